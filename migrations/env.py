@@ -1,0 +1,162 @@
+"""How a migration run gets its connection, and what autogenerate may see.
+
+The connection comes from, in this order: ``Config.attributes["connection"]`` (a Connection or an Engine), the
+attribute ``url``, ``-x url=...``, the settings. The host's logging is left alone: no ``fileConfig`` here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from alembic import context
+from sqlalchemy import BigInteger, Connection, Engine, text
+from sqlalchemy.types import TypeDecorator
+
+from mirai_memory.models import Base
+from mirai_memory.schema import VERSION_TABLE, is_projection_table, make_place, read_version
+
+config = context.config
+DEFAULT_SCHEMA = "mirai_memory"
+
+
+def _wanted() -> tuple[Any, str]:
+    """The engine, connection or URL to work on, and the schema (PostgreSQL)."""
+    arguments = context.get_x_argument(as_dictionary=True)
+    schema = config.attributes.get("schema") or arguments.get("schema")
+    given = config.attributes.get("connection") or config.attributes.get("url") or arguments.get("url")
+    if given is None or schema is None:
+        from mirai_memory.config import load_settings
+
+        settings = load_settings()
+        schema = schema or settings.memory.schema_
+        if given is None:
+            from mirai_memory.database import resolve_url
+
+            given = resolve_url(None, settings)
+    return given, schema or DEFAULT_SCHEMA
+
+
+def _include_name(name: str | None, kind: str, parents: Any) -> bool:
+    hidden = name is not None and (name == VERSION_TABLE or name.startswith("parked_") or is_projection_table(name))
+    return kind != "table" or not hidden
+
+
+def _render_item(kind: str, item: Any, autogen_context: Any) -> str | bool:
+    """Revisions name plain ``sa.*`` types only: they must run unchanged when our own types have moved on."""
+    if kind != "type":
+        return False
+    if isinstance(item, TypeDecorator):
+        return f"sa.{item.impl!r}"
+    if isinstance(item, BigInteger) and "sqlite" in item._variant_mapping:
+        return 'sa.BigInteger().with_variant(sa.Integer(), "sqlite")'
+    return False
+
+
+def _options(dialect_name: str, schema: str) -> dict[str, Any]:
+    return {
+        "target_metadata": Base.metadata,
+        "version_table": VERSION_TABLE,
+        "version_table_schema": schema if dialect_name == "postgresql" else None,
+        "render_as_batch": dialect_name == "sqlite",
+        # One transaction for the whole run, on SQLite too: our engine begins its transactions itself, so DDL is
+        # rolled back with the rest there, whatever Alembic assumes of the driver.
+        "transactional_ddl": True,
+        "transaction_per_migration": False,
+        "include_name": _include_name,
+        "render_item": _render_item,
+    }
+
+
+@contextmanager
+def _connection(given: Any) -> Iterator[Connection]:
+    if isinstance(given, Connection):
+        yield given
+    elif isinstance(given, Engine):
+        with given.connect() as connection:
+            yield connection
+    else:
+        from mirai_memory.database import migration_engine, resolve_url
+
+        target = resolve_url(given)
+        make_place(target)
+        engine = migration_engine(target)
+        try:
+            with engine.connect() as connection:
+                yield connection
+        finally:
+            engine.dispose()
+
+
+@contextmanager
+def _without_foreign_keys(connection: Connection) -> Iterator[None]:
+    """SQLite rebuilds a table to alter it; with foreign keys on, that would delete the children by cascade."""
+    driver = connection.connection.driver_connection
+    assert driver is not None
+    driver.execute("PRAGMA foreign_keys=OFF")  # ignored inside a transaction: must come before BEGIN
+    try:
+        yield
+    finally:
+        driver.execute("PRAGMA foreign_keys=ON")
+
+
+def _run_sqlite(connection: Connection) -> None:
+    with _without_foreign_keys(connection), context.begin_transaction():
+        context.run_migrations()
+        broken = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
+        if broken:
+            raise RuntimeError(f"the migration would leave {len(broken)} broken references; nothing was changed")
+
+
+def _run_postgres(connection: Connection, schema: str) -> None:
+    dialect = connection.dialect
+    before = dialect.default_schema_name
+    # SET LOCAL ends with the transaction, so nothing is left behind on a pooled connection; Alembic compares the
+    # tables of the default schema, which for this run is ours.
+    dialect.default_schema_name = schema
+    try:
+        with context.begin_transaction():
+            connection.execute(text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": f"mirai:{schema}"})
+            connection.exec_driver_sql(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
+            connection.exec_driver_sql(f'SET LOCAL search_path TO "{schema}"')
+            context.run_migrations()
+    finally:
+        dialect.default_schema_name = before
+
+
+def run_online() -> None:
+    given, schema = _wanted()
+    with _connection(given) as connection:
+        name = connection.dialect.name
+        read_version(connection, schema)  # a stranger's database is refused before anything is made in it
+        connection.rollback()
+        if name == "postgresql":
+            connection.exec_driver_sql(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
+            connection.commit()
+        context.configure(connection=connection, **_options(name, schema))
+        if name == "sqlite":
+            _run_sqlite(connection)
+        else:
+            _run_postgres(connection, schema)
+
+
+def run_offline() -> None:
+    """``--sql``: the statements on standard output, for an administrator to run."""
+    given, schema = _wanted()
+    from sqlalchemy import make_url
+
+    url = make_url(given) if not isinstance(given, (Engine, Connection)) else given.engine.url
+    name = url.get_backend_name()
+    context.configure(dialect_name=name, literal_binds=True, **_options(name, schema))
+    with context.begin_transaction():
+        if name == "postgresql":
+            context.execute(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
+            context.execute(f'SET LOCAL search_path TO "{schema}"')
+        context.run_migrations()
+
+
+if context.is_offline_mode():
+    run_offline()
+else:
+    run_online()

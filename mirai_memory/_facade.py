@@ -1,0 +1,239 @@
+"""What both faces of the memory, ``MemoryManager`` and ``UserMemory``, offer in the same words.
+
+Every method checks its input, opens one door and calls one service. ``_owner`` bounds what the door lets through:
+None for the administrator's view, an owner for a ``UserMemory``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any, Literal, TypeVar
+
+from mirai_memory import _checks
+from mirai_memory._time import Clock
+from mirai_memory.config import MemorySettings
+from mirai_memory.entities import JsonObject, Knowledge, Message, OnConflict, Session, SourceKind, Task, TaskStatus
+from mirai_memory.errors import InvalidInput
+from mirai_memory.services import knowledge as facts
+from mirai_memory.services import messages as entries
+from mirai_memory.services import tasks
+from mirai_memory.unit_of_work import Store, UnitOfWork
+
+T = TypeVar("T")
+RecallKind = Literal["knowledge", "messages"]
+RECALL_KINDS: tuple[RecallKind, ...] = ("knowledge", "messages")
+
+
+class Facade:
+    """Methods whose arguments name no owner."""
+
+    _store: Store
+    _settings: MemorySettings
+    _clock: Clock
+    _owner: str | None
+
+    def _read(self, fn: Callable[[UnitOfWork], T], owner: str | None = None) -> T:
+        return self._store.read(fn, owner=owner if owner is not None else self._owner)
+
+    def _write(self, fn: Callable[[UnitOfWork], T], owner: str | None = None) -> T:
+        return self._store.write(fn, owner=owner if owner is not None else self._owner)
+
+    # Sessions
+
+    def get_session(self, session_id: str) -> Session | None:
+        """The session, or None."""
+        return self._read(lambda uow: uow.sessions.get(session_id))
+
+    def update_session(self, session_id: str, *, metadata: JsonObject) -> Session:
+        """Replace the session's metadata. Raises NotFound."""
+        return self._write(lambda uow: uow.sessions.update(session_id, metadata=metadata))
+
+    def update_session_activity(self, session_id: str) -> Session:
+        """Set the session's ``last_active`` to now. Raises NotFound."""
+        return self._write(lambda uow: uow.sessions.touch(session_id))
+
+    def clear_session(self, session_id: str) -> int:
+        """Delete every message of the session, and its summary; how many messages. Raises NotFound."""
+        return self._write(lambda uow: uow.sessions.clear(session_id))
+
+    def delete_session(self, session_id: str) -> None:
+        """Delete the session with its messages and tasks; facts learned from it stay. Raises NotFound."""
+        self._write(lambda uow: uow.sessions.delete(session_id))
+
+    # Messages
+
+    def add_message(self, message: Message) -> int:
+        """Append a message to its session; its id.
+
+        A ``client_id`` that the session holds already stores nothing and returns the first id. Raises NotFound for
+        an unknown session, Conflict for a known ``client_id`` with other content, InvalidInput.
+        """
+        prepared = entries.prepare(message, self._settings, self._clock)
+        return self._write(lambda uow: uow.messages.add_prepared([prepared]))[0]
+
+    def add_messages(self, messages: Sequence[Message]) -> list[int]:
+        """Append messages, each to its session, all or none; their ids in the same order. Raises as add_message."""
+        prepared = [entries.prepare(message, self._settings, self._clock) for message in messages]
+        return self._write(lambda uow: uow.messages.add_prepared(prepared)) if prepared else []
+
+    def get_message(self, message_id: int) -> Message | None:
+        """The message, or None."""
+        return self._read(lambda uow: uow.messages.get(message_id))
+
+    def update_message(self, message_id: int, content: str) -> Message:
+        """Replace the text of a message; its ``parts`` and ``tokens``, which described the old text, go.
+
+        Raises NotFound, InvalidInput.
+        """
+        return self._write(lambda uow: uow.messages.update(message_id, content))
+
+    def delete_message(self, message_id: int) -> None:
+        """Delete one message; the places of the others stay. Raises NotFound."""
+        self._write(lambda uow: uow.messages.delete(message_id))
+
+    def pop_message(self, session_id: str) -> Message | None:
+        """Take the newest message out of the session; None where it has none. Raises NotFound."""
+        return self._write(lambda uow: uow.messages.pop(session_id))
+
+    def get_recent_messages(self, session_id: str, limit: int | None = None) -> list[Message]:
+        """The newest messages, oldest first: at most ``limit``, in whole groups, but the newest group always.
+
+        A group is a message with tool calls and the results that answer it. ``limit`` None means
+        ``memory.short_term.max_messages``. An unknown session has none.
+        """
+        count = _checks.limit("limit", limit, self._settings.short_term.max_messages)
+        return self._read(lambda uow: uow.messages.recent(session_id, count))
+
+    def get_messages(self, session_id: str, *, limit: int = 100, after: int | None = None) -> list[Message]:
+        """One page of the session's messages in order; ``after`` is the id of the last one seen."""
+        count = _checks.integer("limit", limit)
+        return self._read(lambda uow: uow.messages.page(session_id, limit=count, after=after))
+
+    def get_conversation_history(self, session_id: str, limit: int | None = None) -> list[JsonObject]:
+        """The newest chat messages as the OpenAI chat API accepts them, oldest first.
+
+        ``limit`` as in ``get_recent_messages``. Tool calls that lack a result, and results without their call, are
+        left out: the API would refuse them.
+        """
+        count = _checks.limit("limit", limit, self._settings.short_term.max_messages)
+        return self._read(lambda uow: uow.messages.history(session_id, count))
+
+    def trim_old_messages(self, session_id: str, keep: int | None = None) -> int:
+        """Delete all but the newest ``keep`` messages (None: ``max_messages``), in whole groups; how many went.
+
+        Raises NotFound.
+        """
+        count = _checks.limit("keep", keep, self._settings.short_term.max_messages)
+        return self._write(lambda uow: uow.messages.trim(session_id, count))
+
+    # Tasks
+
+    def add_task(self, task: Task) -> int:
+        """Store a task; its id. Raises NotFound for an unknown session, Conflict, InvalidInput."""
+        checked = tasks.checked(task, self._settings)
+        return self._write(lambda uow: uow.tasks.add(checked))
+
+    def get_task(self, task_id: int) -> Task | None:
+        """The task, or None."""
+        return self._read(lambda uow: uow.tasks.get(task_id))
+
+    def update_task_status(self, task_id: int, status: TaskStatus, result: str | None = None) -> Task:
+        """Set the status, and the result where one is given; ``completed_at`` follows. Raises NotFound."""
+        return self._write(lambda uow: uow.tasks.set_status(task_id, status, result))
+
+    def delete_task(self, task_id: int) -> None:
+        """Delete one task. Raises NotFound."""
+        self._write(lambda uow: uow.tasks.delete(task_id))
+
+    # Knowledge: the owner of a new fact is the fact's own field
+
+    def add_knowledge(self, knowledge: Knowledge, *, on_conflict: OnConflict | None = None) -> int:
+        """Store a fact; the id of the row that holds the key's current value.
+
+        The same value again refreshes the row. Another value supersedes it ("replace"), does so only if it is at
+        least as sure ("keep_higher_confidence"), or is a Conflict ("reject"); None means the setting
+        ``memory.long_term.on_conflict`` for the category. A fact with ``valid_to`` is closed and stands beside.
+        Raises NotFound for an unknown ``message_id``, InvalidInput.
+        """
+        prepared = facts.prepare(knowledge, self._settings)
+        return self._write(lambda uow: uow.knowledge.add_prepared(prepared, on_conflict))
+
+    def add_knowledge_many(self, items: Sequence[Knowledge], *, on_conflict: OnConflict | None = None) -> list[int]:
+        """Store facts, all or none; as ``add_knowledge`` for each, in order."""
+        prepared = [facts.prepare(item, self._settings) for item in items]
+        return self._write(lambda uow: [uow.knowledge.add_prepared(item, on_conflict) for item in prepared])
+
+    # Across
+
+    def run(self, fn: Callable[[UnitOfWork], T]) -> T:
+        """Run ``fn(uow)`` in one transaction and return what it returns; all it did is kept, or nothing.
+
+        On PostgreSQL ``fn`` may run several times (a serialisation failure, a deadlock): it must have no effects
+        outside the database. Inside, use ``uow``, not the memory.
+        """
+        return self._write(fn)
+
+    @contextmanager
+    def unit_of_work(self) -> Iterator[UnitOfWork]:
+        """One transaction as a context manager: committed at its end, rolled back on an exception, never retried."""
+        with self._store.transaction(self._owner, write=True) as uow:
+            yield uow
+
+    def _recall(self, query: str, user_id: str, limit: int, kinds: Sequence[RecallKind]) -> list[Knowledge | Message]:
+        count = _checks.integer("limit", limit)
+        if isinstance(kinds, str) or not set(kinds) <= set(RECALL_KINDS):
+            raise InvalidInput("kinds", f"must hold only {' and '.join(RECALL_KINDS)}")
+        owner = _checks.owner(user_id)
+        _check_query(query)
+
+        def found(uow: UnitOfWork) -> list[Knowledge | Message]:
+            results: list[Knowledge | Message] = []
+            if "knowledge" in kinds:
+                results += uow.knowledge.search(query, limit=count)
+            if "messages" in kinds:
+                results += uow.messages.search(query, limit=count)
+            return sorted(results, key=lambda item: -(item.score or 0.0))[:count]
+
+        return self._read(found, owner)
+
+    def _search_messages(
+        self,
+        query: str,
+        owner: str | None,
+        *,
+        session_id: str | None,
+        limit: int,
+        since: datetime | None,
+        until: datetime | None,
+    ) -> list[Message]:
+        _check_query(query)
+        count = _checks.integer("limit", limit)
+        return self._read(
+            lambda uow: uow.messages.search(query, session_id=session_id, limit=count, since=since, until=until), owner
+        )
+
+    def _search_knowledge(
+        self,
+        query: str,
+        owner: str | None,
+        *,
+        limit: int,
+        category: str | None,
+        source_kind: SourceKind | None,
+        min_confidence: float,
+    ) -> list[Knowledge]:
+        _check_query(query)
+        count = _checks.integer("limit", limit)
+        return self._read(
+            lambda uow: uow.knowledge.search(
+                query, limit=count, category=category, source_kind=source_kind, min_confidence=min_confidence
+            ),
+            owner,
+        )
+
+
+def _check_query(query: Any) -> None:
+    if not isinstance(query, str):
+        raise InvalidInput("query", f"must be a string, not {type(query).__name__}")

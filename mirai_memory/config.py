@@ -1,0 +1,254 @@
+"""Settings: arguments > environment > ``.env`` > ``mirai.yaml`` > defaults; read once, frozen, typos reported.
+
+``mirai.yaml`` belongs to the host application and may hold other sections; below ``memory`` every name is checked.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    EnvSettingsSource,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
+
+from mirai_memory.entities import OnConflict
+from mirai_memory.errors import ConfigurationError
+
+PREFIX, DELIMITER = "MIRAI_", "__"
+# Variables of ours that are no leaves of the tree.
+OUTSIDE_THE_TREE = frozenset({"MIRAI_CONFIG", "MIRAI_USER", "MIRAI_TEST_PG_URL"})
+_MAX_YAML_BYTES = 1_000_000
+
+_Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
+_Days = Annotated[float, Field(ge=0, le=1_000_000)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class ShortTermSettings(_Section):
+    max_messages: _Count = 12
+    ttl_hours: Annotated[float, Field(gt=0, le=1_000_000)] = 24
+
+
+class LongTermSettings(_Section):
+    retention_days: _Days = 90
+    on_conflict: dict[str, OnConflict] = {"default": "replace"}
+
+    def policy(self, category: str) -> OnConflict:
+        """What a new value does to the current one in this category."""
+        return self.on_conflict.get(category, self.on_conflict.get("default", "replace"))
+
+
+class MemorySettings(_Section):
+    backend: Literal["sqlite", "postgresql"] = "sqlite"
+    db_path: Path = Path("data/mirai_memory.db")
+    url: SecretStr | None = None
+    schema_: Annotated[str, Field(alias="schema", pattern=r"^[a-z_][a-z0-9_]{0,62}$")] = "mirai_memory"
+    synchronous: Literal["full", "normal"] = "full"
+    busy_timeout_ms: Annotated[int, Field(ge=0, le=3_600_000)] = 10_000
+    max_content_chars: Annotated[int, Field(ge=1, le=100_000_000)] = 1_000_000
+    short_term: ShortTermSettings = ShortTermSettings()
+    long_term: LongTermSettings = LongTermSettings()
+
+    @model_validator(mode="after")
+    def _postgresql_needs_a_url(self) -> MemorySettings:
+        if self.backend == "postgresql" and self.url is None:
+            raise ValueError("backend postgresql needs memory.url")
+        return self
+
+
+class Settings(BaseSettings):
+    """The settings of one memory; ``load_settings`` makes them."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_nested_delimiter=DELIMITER,
+        env_file=".env",
+        env_file_encoding="utf-8",
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+    )
+    memory: MemorySettings = MemorySettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        file = _current_file.get() or _File.find(None)
+        return init_settings, env_settings, dotenv_settings, InitSettingsSource(settings_cls, dict(file.values))
+
+
+class _File:
+    """One YAML file, read and checked; no file is an empty one."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self.values: dict[str, Any] = _read_yaml(path) if path else {}
+        _report_near_misses(self.values, path)
+        memory = self.values.get("memory")
+        if path and isinstance(memory, dict) and isinstance(memory.get("db_path"), str):
+            memory["db_path"] = str(path.resolve().parent / memory["db_path"])
+
+    @classmethod
+    def find(cls, path: str | os.PathLike[str] | None) -> _File:
+        named = path or os.environ.get("MIRAI_CONFIG")
+        if named:
+            return cls(Path(named))
+        return cls(Path("mirai.yaml") if Path("mirai.yaml").exists() else None)
+
+
+_current_file: ContextVar[_File | None] = ContextVar("mirai_memory_settings_file", default=None)
+
+
+def load_settings(path: str | os.PathLike[str] | None = None, **overrides: Any) -> Settings:
+    """The settings from ``path`` (else ``$MIRAI_CONFIG``, else ``./mirai.yaml``), the environment and ``overrides``.
+
+    ``overrides`` are sections as nested dicts: ``load_settings(memory={"short_term": {"max_messages": 20}})``.
+    Raises ConfigurationError, which names the file or variable, the key and the rule.
+    """
+    file = _File.find(path)
+    _report_unknown_variables()
+    token = _current_file.set(file)
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        problems = [_describe(item, overrides, file) for item in error.errors(include_input=False, include_url=False)]
+    except SettingsError as error:
+        problems = [f"{_unparsable_variable(error)}: lists and objects in the environment are written as JSON"]
+    finally:
+        _current_file.reset(token)
+    raise ConfigurationError("; ".join(problems))
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML lets the last of two equal keys win in silence; here they are an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = key_node.value
+            if key in seen and key_node.tag != "tag:yaml.org,2002:merge":
+                raise yaml.constructor.ConstructorError(None, None, "the same key stands twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        # Aliases of aliases grow without bound ("billion laughs"), and settings have no use for them.
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.constructor.ConstructorError(None, None, "aliases are not allowed", mark)
+        return super().compose_node(parent, index)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > _MAX_YAML_BYTES:
+            raise ConfigurationError(f"{path}: is larger than {_MAX_YAML_BYTES} bytes")
+        values = yaml.load(path.read_text(encoding="utf-8-sig"), _UniqueKeys)  # noqa: S506 - a SafeLoader
+    except OSError as error:
+        problem = f"cannot be read ({error.strerror or type(error).__name__})"
+    except UnicodeDecodeError as error:
+        problem = f"is not UTF-8 (byte {error.start})"
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        problem = f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}" if mark else str(error.problem)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        problem = f"is no YAML ({type(error).__name__})"
+    else:
+        if values is None:
+            return {}
+        if isinstance(values, dict):
+            return {str(key): {} if value is None and key == "memory" else value for key, value in values.items()}
+        problem = f"must hold sections (a mapping), not a {type(values).__name__}"
+    raise ConfigurationError(f"{path}: {problem}")
+
+
+def _report_near_misses(values: Mapping[str, Any], path: Path | None) -> None:
+    for key in values:
+        if key not in Settings.model_fields:
+            near = difflib.get_close_matches(key.lower(), list(Settings.model_fields), n=1, cutoff=0.8)
+            if near:
+                raise ConfigurationError(f"{path}: unknown section {key!r}; did you mean {near[0]!r}?")
+
+
+def _report_unknown_variables() -> None:
+    known = set(_variables())
+    dotenv = DotEnvSettingsSource(Settings, env_file=".env", env_file_encoding="utf-8").env_vars
+    for place, names in (("environment", os.environ), (".env", dotenv)):
+        for name in sorted(map(str.upper, names)):
+            inside = any(name == leaf or name.startswith(leaf + DELIMITER) for leaf in known)
+            if name.startswith(PREFIX) and not inside and name not in OUTSIDE_THE_TREE:
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f"; did you mean {near[0]}?" if near else ""
+                raise ConfigurationError(f"{place}: unknown variable {name}{hint}")
+
+
+def _variables(model: type[BaseModel] = Settings, prefix: str = PREFIX) -> Iterator[str]:
+    """The names of every variable that sets a section or a leaf; those of mappings take any name below them."""
+    for field, info in model.model_fields.items():
+        name = prefix + (info.alias or field).upper()
+        nested = info.annotation
+        if isinstance(nested, type) and issubclass(nested, BaseModel):
+            yield from _variables(nested, name + DELIMITER)
+        else:
+            yield name
+
+
+def _describe(error: Any, overrides: Mapping[str, Any], file: _File) -> str:
+    path = [str(part) for part in error["loc"]]
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        message = "unknown name"
+    return f"{_origin(path, overrides, file)}: {'.'.join(path)}: {message}"
+
+
+def _origin(path: list[str], overrides: Mapping[str, Any], file: _File) -> str:
+    variable = PREFIX + DELIMITER.join(path).upper()
+    sources: list[tuple[str, Callable[[], Mapping[str, Any]]]] = [
+        ("argument", lambda: overrides),
+        (f"variable {variable}", lambda: EnvSettingsSource(Settings)()),
+        (f"variable {variable} in .env", lambda: DotEnvSettingsSource(Settings, env_file=".env")()),
+        (str(file.path), lambda: file.values),
+    ]
+    for name, values in sources:
+        if _holds(values(), path):
+            return name
+    return "settings"
+
+
+def _holds(values: Any, path: list[str]) -> bool:
+    for part in path:
+        if not isinstance(values, Mapping):
+            return True
+        if part not in values:
+            return False
+        values = values[part]
+    return True
+
+
+def _unparsable_variable(error: SettingsError) -> str:
+    # pydantic-settings names the section only; the variable is the one below it that is no JSON.
+    section = str(error).split('"')[1].upper() if '"' in str(error) else ""
+    names = [name for name in os.environ if name.upper().startswith(PREFIX + section)]
+    return "variable " + (names[0] if len(names) == 1 else f"{PREFIX}{section}...")

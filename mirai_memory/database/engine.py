@@ -1,0 +1,136 @@
+"""One open database: two engines over one pool, one for each door, and its dialect's part."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, Protocol
+
+from sqlalchemy import URL, Connection, Engine
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from mirai_memory.errors import MiraiMemoryError, MissingExtra, StorageError
+
+Db = Connection
+# Cyrillic must stand in the file as itself, and what json would write as NaN is refused instead.
+dump_json = partial(json.dumps, ensure_ascii=False, allow_nan=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What an engine needs to know of the settings."""
+
+    schema: str = "mirai_memory"
+    synchronous: Literal["full", "normal"] = "full"
+    busy_timeout_ms: int = 10_000
+    read_only: bool = False
+
+
+class Dialect(Protocol):
+    """What ``sqlite.py`` and ``postgres.py`` each say in their own way."""
+
+    def create_engine(self, url: URL, options: Options, **arguments: Any) -> Engine: ...
+    def translate(self, error: BaseException) -> MiraiMemoryError | None: ...
+    def is_transient(self, error: BaseException) -> bool: ...
+    def size_bytes(self, db: Db) -> int: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Database:
+    """An engine whose transactions are read-only in effect, one whose transactions write, and who says what failed."""
+
+    url: URL
+    options: Options
+    dialect: Dialect
+    reader: Engine
+    writer: Engine
+    # An in-memory database is one connection: its units of work take turns.
+    turn: threading.RLock | None
+
+    @contextmanager
+    def begin(self, *, write: bool) -> Iterator[Db]:
+        """A transaction: committed at the end of a write, rolled back at the end of a read and on any error."""
+        if self.turn is not None:
+            with self.turn:
+                yield from self._begin(write)
+        else:
+            yield from self._begin(write)
+
+    def _begin(self, write: bool) -> Iterator[Db]:
+        with (self.writer if write else self.reader).connect() as db:
+            transaction = db.begin()
+            try:
+                yield db
+                if write:
+                    transaction.commit()
+            finally:
+                if transaction.is_active:
+                    transaction.rollback()
+
+    def translated(self, error: BaseException) -> BaseException:
+        """Our error for what the driver or SQLAlchemy raised; anything else, ours included, as it is."""
+        if isinstance(error, MiraiMemoryError):
+            return error
+        known = self.dialect.translate(driver_error(error))
+        if known is not None:
+            return known
+        if isinstance(error, SQLAlchemyError):
+            return StorageError(f"the database failed: {type(driver_error(error)).__name__}")
+        return error
+
+    def is_transient(self, error: BaseException) -> bool:
+        """Whether the same unit of work may succeed when it is run again."""
+        return self.dialect.is_transient(driver_error(error))
+
+    def dispose(self) -> None:
+        self.writer.dispose()
+
+
+def driver_error(error: BaseException) -> BaseException:
+    """What the driver raised, unwrapped."""
+    if isinstance(error, DBAPIError) and error.orig is not None:
+        return error.orig
+    return error
+
+
+def dialect_of(url: URL) -> Dialect:
+    if url.get_backend_name() == "sqlite":
+        from mirai_memory.database.sqlite import SQLite
+
+        return SQLite()
+    try:
+        import psycopg  # noqa: F401
+    except ImportError as error:
+        raise MissingExtra("postgres", "psycopg") from error
+    from mirai_memory.database.postgres import PostgreSQL
+
+    return PostgreSQL()
+
+
+def open_database(url: URL, options: Options) -> Database:
+    """Engines for ``url``; nothing is connected yet."""
+    dialect = dialect_of(url)
+    engine = dialect.create_engine(url, options)
+    in_memory = url.get_backend_name() == "sqlite" and url.database == ":memory:"
+    return Database(
+        url=url,
+        options=options,
+        dialect=dialect,
+        reader=engine.execution_options(mirai_begin="DEFERRED"),
+        writer=engine.execution_options(mirai_begin="IMMEDIATE"),
+        turn=threading.RLock() if in_memory else None,
+    )
+
+
+def migration_engine(url: str | URL) -> Engine:
+    """An engine for one migration run: no pool, no schema translation."""
+    from sqlalchemy.pool import NullPool
+
+    from mirai_memory.database.urls import resolve_url
+
+    target = resolve_url(url)
+    return dialect_of(target).create_engine(target, Options(schema=""), poolclass=NullPool)

@@ -1,0 +1,136 @@
+"""What is true of SQLite only."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from typing import Any
+from urllib.parse import quote
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, text
+from sqlalchemy.pool import QueuePool, StaticPool
+
+from mirai_memory.database.engine import Db, Options, dump_json
+from mirai_memory.database.urls import sqlite_path
+from mirai_memory.errors import (
+    Busy,
+    Conflict,
+    Corrupt,
+    InvalidInput,
+    MiraiMemoryError,
+    ReadOnly,
+    StorageError,
+    StorageFull,
+)
+
+OLDEST = (3, 35, 0)  # RETURNING
+
+_BUSY = "other writers kept the database for longer than memory.busy_timeout_ms; nothing was changed, try again"
+_FAULTS: dict[int, tuple[type[MiraiMemoryError], str]] = {
+    sqlite3.SQLITE_BUSY: (Busy, _BUSY),
+    sqlite3.SQLITE_LOCKED: (Busy, _BUSY),
+    sqlite3.SQLITE_FULL: (StorageFull, "no space is left for the database; nothing was changed"),
+    sqlite3.SQLITE_READONLY: (ReadOnly, "the database cannot be written: the file or its folder is read-only"),
+    sqlite3.SQLITE_PERM: (StorageError, "access to the database was refused"),
+    sqlite3.SQLITE_CANTOPEN: (StorageError, "the database file cannot be opened; is its folder there and accessible?"),
+    sqlite3.SQLITE_IOERR: (StorageError, "the disk failed while the database was read or written"),
+    sqlite3.SQLITE_CORRUPT: (Corrupt, "the database file is damaged; restore a backup"),
+    sqlite3.SQLITE_NOTADB: (Corrupt, "the file is damaged or is no SQLite database; restore a backup or name another"),
+    sqlite3.SQLITE_TOOBIG: (StorageError, "a value is larger than this build of SQLite stores"),
+}
+
+
+class SQLite:
+    """The dialect's part of ``database.engine``."""
+
+    def create_engine(self, url: URL, options: Options, **arguments: Any) -> Engine:
+        path = sqlite_path(url)
+        if path is None:
+            arguments = {"poolclass": StaticPool}
+        elif "poolclass" not in arguments:
+            # Every thread of the host may hold a connection; waiting is the doors' business, not the pool's.
+            arguments = {"poolclass": QueuePool, "pool_size": 8, "max_overflow": -1}
+        engine = create_engine(
+            URL.create("sqlite"),
+            creator=lambda: _connect(path, options),
+            hide_parameters=True,
+            json_serializer=dump_json,
+            # The doors end every transaction themselves; a second ROLLBACK at check-in would only cost time.
+            pool_reset_on_return=None,
+            **arguments,
+        )
+        event.listen(engine, "begin", _begin)
+        return engine
+
+    def translate(self, error: BaseException) -> MiraiMemoryError | None:
+        if isinstance(error, sqlite3.IntegrityError):
+            return Conflict("row", "", "a rule of the schema would be broken; nothing was changed")
+        if isinstance(error, OverflowError):
+            return InvalidInput("number", "must fit into 64 bits")
+        if not isinstance(error, sqlite3.Error):
+            return None
+        if "no such table" in str(error) or "no such column" in str(error):
+            return Corrupt("a table of the schema is missing; restore a backup or run: mirai-memory db check")
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        fault, message = _FAULTS.get(code, (StorageError, f"SQLite failed with code {code}"))
+        return fault(message)
+
+    def is_transient(self, error: BaseException) -> bool:
+        # The busy handler has waited already when BEGIN IMMEDIATE fails; asking again would only double the wait.
+        return False
+
+    def size_bytes(self, db: Db) -> int:
+        pages = db.execute(text("SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()"))
+        return int(pages.scalar_one())
+
+
+def _connect(path: Any, options: Options) -> sqlite3.Connection:
+    if sqlite3.sqlite_version_info < OLDEST:
+        raise StorageError(f"SQLite {sqlite3.sqlite_version} is too old; 3.35 or newer with FTS5 is needed")
+    mode = "ro" if options.read_only else "rw"
+    target = ":memory:" if path is None else f"file:{quote(str(path))}?mode={mode}"
+    timeout = options.busy_timeout_ms / 1000
+    # The driver's own transactions are switched off: it would run DDL and SELECT outside of them. Checking of
+    # threads too: the pool hands a connection to one thread at a time.
+    connection = sqlite3.connect(target, uri=True, timeout=timeout, isolation_level=None, check_same_thread=False)
+    cursor = connection.cursor()
+    for pragma in _pragmas(options):
+        cursor.execute(f"PRAGMA {pragma}").fetchall()
+    cursor.close()
+    return connection
+
+
+def _pragmas(options: Options) -> tuple[str, ...]:
+    return (
+        "foreign_keys=ON",
+        f"synchronous={options.synchronous.upper()}",
+        "fullfsync=ON",  # macOS: without it a sync does not reach the disk; elsewhere it does nothing
+        "checkpoint_fullfsync=ON",
+        "secure_delete=ON",
+        "trusted_schema=OFF",
+    )
+
+
+def _begin(connection: Connection) -> None:
+    # Straight on the driver: this is half of what a small transaction costs through SQLAlchemy. IMMEDIATE, because a
+    # deferred transaction that reads and then writes fails at once under contention, whatever the timeout.
+    driver = connection.connection.driver_connection
+    assert driver is not None
+    driver.execute("BEGIN " + connection.get_execution_options().get("mirai_begin", "IMMEDIATE"))
+
+
+def switch_to_wal(engine: Engine, *, wait: float) -> None:
+    """Make the file a WAL one, once and for all connections. The switch ignores the busy timeout, hence the retry."""
+    deadline = time.monotonic() + wait
+    with engine.connect() as connection:
+        driver = connection.connection.driver_connection
+        assert driver is not None
+        while True:
+            try:
+                if driver.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+                    driver.execute("PRAGMA journal_mode=WAL").fetchone()
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)

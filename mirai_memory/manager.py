@@ -1,0 +1,372 @@
+"""The front door: one object over one database."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from datetime import datetime
+from types import TracebackType
+from typing import Any
+
+from sqlalchemy import URL
+
+from mirai_memory import _checks, schema
+from mirai_memory._facade import RECALL_KINDS, Facade, RecallKind
+from mirai_memory._time import Clock, utc_now
+from mirai_memory.config import Settings, load_settings
+from mirai_memory.database import Database, display, open_database, resolve_url
+from mirai_memory.database.engine import Options
+from mirai_memory.entities import (
+    JsonObject,
+    Knowledge,
+    Message,
+    Session,
+    SourceKind,
+    Task,
+    TaskStatus,
+    UserPreferences,
+)
+from mirai_memory.logging import logger
+from mirai_memory.scoped import UserMemory
+from mirai_memory.search import SearchIndex, open_index
+from mirai_memory.services import preferences as likes
+from mirai_memory.unit_of_work import Store
+
+_CLEANUP_BATCH = 20  # sessions deleted in one transaction, so that other writers get their turn
+_MEGABYTE = 1_000_000
+
+
+class MemoryManager(Facade):
+    """The memory of any number of owners, in one database.
+
+    ``url`` is a path, ``":memory:"`` or a URL; None means the settings'. A missing SQLite file is made, an older one
+    is upgraded; PostgreSQL is upgraded by ``mirai-memory db upgrade`` only. ``clock`` returns aware times;
+    ``read_only`` opens an existing file and refuses every write.
+
+    Raises ConfigurationError, StorageError and its kin, SchemaError and its kin. Safe to use from many threads.
+    ``user_id=None`` means everybody's sessions, messages and tasks, but only the shared facts.
+    """
+
+    def __init__(
+        self,
+        url: str | os.PathLike[str] | URL | None = None,
+        *,
+        settings: Settings | None = None,
+        clock: Clock | None = None,
+        read_only: bool = False,
+    ) -> None:
+        self._all_settings = settings if settings is not None else load_settings()
+        self._settings = self._all_settings.memory
+        self._clock = clock or utc_now
+        self._owner = None
+        self._database = _open(resolve_url(url, self._all_settings), self._settings, read_only)
+        index = open_index(self._database)
+        self._store = Store(self._database, index, self._settings, self._clock)
+        self._closed = False
+        if not read_only:
+            _bring_up_to_date(self._store, index)
+
+    @property
+    def settings(self) -> Settings:
+        """The settings this memory was opened with."""
+        return self._all_settings
+
+    @property
+    def url(self) -> str:
+        """Where the memory is: a path for SQLite, else the URL with its password hidden."""
+        return display(self._database.url)
+
+    def __repr__(self) -> str:
+        return f"MemoryManager({self.url!r})"
+
+    def __enter__(self) -> MemoryManager:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Wait for running work and release the database; calling it again does nothing."""
+        if not self._closed:
+            self._closed = True
+            _forget_manager(self)
+            self._store.close()
+            self._database.dispose()
+
+    def for_user(self, user_id: str) -> UserMemory:
+        """The memory as one owner has it: nothing of others can be seen or changed through it."""
+        return UserMemory(self._store, self._settings, self._clock, _checks.owner(user_id))
+
+    # Sessions
+
+    def create_session(
+        self,
+        user_id: str,
+        *,
+        session_id: str | None = None,
+        agent_id: str | None = None,
+        metadata: JsonObject | None = None,
+    ) -> Session:
+        """A new session of the owner. Raises Conflict where ``session_id`` is taken."""
+        owner = _checks.owner(user_id)
+        return self._write(
+            lambda uow: uow.sessions.create(owner, session_id=session_id, agent_id=agent_id, metadata=metadata)
+        )
+
+    def ensure_session(
+        self,
+        user_id: str,
+        external_id: str,
+        *,
+        agent_id: str | None = None,
+        metadata: JsonObject | None = None,
+    ) -> Session:
+        """The owner's session called ``external_id``, made if there is none: once, however many ask at a time."""
+        owner = _checks.owner(user_id)
+        return self._write(lambda uow: uow.sessions.ensure(external_id, owner, agent_id=agent_id, metadata=metadata))
+
+    def get_active_sessions(self, hours: float | None = None, *, user_id: str | None = None) -> list[Session]:
+        """Sessions used within the last ``hours`` (None: ``memory.short_term.ttl_hours``), the latest first."""
+        span = _checks.period("hours", hours, self._settings.short_term.ttl_hours, "hours")
+        owner = _checks.optional_owner(user_id)
+        since = _checks.before("hours", self._clock(), span)
+        return self._read(lambda uow: uow.sessions.active(since), owner)
+
+    def list_sessions(self, user_id: str | None = None, *, limit: int = 100, after: str | None = None) -> list[Session]:
+        """One page of sessions in order of (created_at, id); ``after`` is the id of the last one seen."""
+        owner, count = _checks.optional_owner(user_id), _checks.integer("limit", limit)
+        return self._read(lambda uow: uow.sessions.page(limit=count, after=after), owner)
+
+    # Messages
+
+    def search_messages(
+        self,
+        query: str,
+        *,
+        user_id: str | None = None,
+        session_id: str | None = None,
+        limit: int = 10,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> list[Message]:
+        """Messages that match the query by words, best first, each with its ``score``.
+
+        Any text may be asked; it is never query syntax. ``since`` <= timestamp < ``until``.
+        """
+        owner = _checks.optional_owner(user_id)
+        return self._search_messages(query, owner, session_id=session_id, limit=limit, since=since, until=until)
+
+    # Preferences
+
+    def save_user_preferences(self, preferences: UserPreferences) -> UserPreferences:
+        """Replace the owner's preferences; what was stored, with its new version.
+
+        With ``version`` set, Conflict if the stored one is another. Raises InvalidInput.
+        """
+        checked = likes.checked(preferences, self._settings)
+        return self._write(lambda uow: uow.preferences.save(checked))
+
+    def get_user_preferences(self, user_id: str) -> UserPreferences | None:
+        """The owner's preferences, or None."""
+        owner = _checks.owner(user_id)
+        return self._read(lambda uow: uow.preferences.get(owner))
+
+    def update_user_preferences(self, user_id: str, **changes: Any) -> UserPreferences:
+        """Set the named fields and keep the others, in one step; ``metadata`` is merged key by key."""
+        owner = _checks.owner(user_id)
+        return self._write(lambda uow: uow.preferences.change(owner, changes))
+
+    def delete_user_preferences(self, user_id: str) -> None:
+        """Delete the owner's preferences. Raises NotFound."""
+        owner = _checks.owner(user_id)
+        self._write(lambda uow: uow.preferences.delete(owner))
+
+    # Tasks
+
+    def get_tasks(
+        self,
+        session_id: str | None = None,
+        status: TaskStatus | None = None,
+        *,
+        user_id: str | None = None,
+        limit: int = 100,
+        after: int | None = None,
+    ) -> list[Task]:
+        """One page of tasks in order of id; ``after`` is the id of the last one seen."""
+        owner, count = _checks.optional_owner(user_id), _checks.integer("limit", limit)
+        return self._read(lambda uow: uow.tasks.page(session_id, status, limit=count, after=after), owner)
+
+    # Knowledge
+
+    def get_knowledge(
+        self,
+        category: str | None = None,
+        *,
+        key: str | None = None,
+        user_id: str | None = None,
+        as_of: datetime | None = None,
+        known_at: datetime | None = None,
+        with_embedding: bool = False,
+        limit: int = 100,
+        after: int | None = None,
+    ) -> list[Knowledge]:
+        """One page of facts in order of id: the owner's and the shared ones; only the shared ones for None.
+
+        Without times, what is true and believed now. ``as_of``: what was true then, as far as is known now;
+        ``known_at``: what was believed then. Expired facts are never among them.
+        """
+        owner, count = _checks.optional_owner(user_id), _checks.integer("limit", limit)
+        return self._read(
+            lambda uow: uow.knowledge.page(
+                category,
+                key=key,
+                as_of=as_of,
+                known_at=known_at,
+                with_embedding=with_embedding,
+                limit=count,
+                after=after,
+            ),
+            owner,
+        )
+
+    def search_knowledge(
+        self,
+        query: str,
+        limit: int = 10,
+        *,
+        category: str | None = None,
+        user_id: str | None = None,
+        source_kind: SourceKind | None = None,
+        min_confidence: float = 0.0,
+    ) -> list[Knowledge]:
+        """Current facts that match the query by words, best first, each with its ``score``.
+
+        The owner's and the shared ones; only the shared ones for None.
+        """
+        return self._search_knowledge(
+            query,
+            _checks.optional_owner(user_id),
+            limit=limit,
+            category=category,
+            source_kind=source_kind,
+            min_confidence=min_confidence,
+        )
+
+    def knowledge_history(self, key: str, *, category: str = "general", user_id: str | None = None) -> list[Knowledge]:
+        """Every value the key has had, oldest first: superseded, closed, expired and current ones."""
+        owner = _checks.optional_owner(user_id)
+        return self._read(lambda uow: uow.knowledge.history(key, category=category), owner)
+
+    def delete_knowledge(
+        self,
+        knowledge_id: int | None = None,
+        *,
+        key: str | None = None,
+        category: str | None = None,
+        source: str | None = None,
+        source_kind: SourceKind | None = None,
+        user_id: str | None = None,
+        dry_run: bool = False,
+    ) -> int:
+        """Delete one row by id, or all rows that meet every condition, earlier values included; how many.
+
+        Conditions look at the owner's own facts, or at the shared ones for None; an id is looked up everywhere.
+        ``dry_run`` only counts. Raises NotFound for an unknown id, InvalidInput where nothing is named.
+        """
+        owner = _checks.optional_owner(user_id)
+        return self._write(
+            lambda uow: uow.knowledge.delete(
+                knowledge_id, key=key, category=category, source=source, source_kind=source_kind, dry_run=dry_run
+            ),
+            owner,
+        )
+
+    # Across
+
+    def recall(
+        self,
+        query: str,
+        *,
+        user_id: str,
+        limit: int = 10,
+        kinds: Sequence[RecallKind] = RECALL_KINDS,
+    ) -> list[Knowledge | Message]:
+        """What the owner's memory holds on the query: messages, own and shared facts in one list, best first."""
+        return self._recall(query, user_id, limit, kinds)
+
+    # Upkeep
+
+    def cleanup_old_sessions(self, days: float | None = None, *, dry_run: bool = False) -> int:
+        """Delete sessions unused for ``days`` (None: ``memory.long_term.retention_days``); how many.
+
+        In small transactions, so that other writers are not kept waiting. ``dry_run`` only counts.
+        """
+        span = _checks.period("days", days, self._settings.long_term.retention_days, "days")
+        before = _checks.before("days", self._clock(), span)
+        if dry_run:
+            return self._read(lambda uow: uow.sessions.count_inactive(before))
+        total = 0
+        while gone := self._write(lambda uow: uow.sessions.delete_inactive(before, limit=_CLEANUP_BATCH)):
+            total += gone
+        logger.info("cleanup: {} sessions deleted", total)
+        return total
+
+    def get_stats(self) -> dict[str, Any]:
+        """Counts over all owners and the size of the database.
+
+        ``total_sessions, active_sessions_24h, total_messages, total_tasks, total_knowledge`` (current values),
+        ``db_size_mb`` (millions of bytes).
+        """
+        size = self._database.dialect.size_bytes
+        return self._read(lambda uow: {**uow.maintenance.counts(), "db_size_mb": size(uow.db) / _MEGABYTE})
+
+
+def _open(url: URL, settings: Any, read_only: bool) -> Database:
+    options = Options(
+        schema=settings.schema_,
+        synchronous=settings.synchronous,
+        busy_timeout_ms=settings.busy_timeout_ms,
+        read_only=read_only,
+    )
+    database = open_database(url, options)
+    try:
+        schema.ensure_current(database)
+    except BaseException:
+        database.dispose()
+        raise
+    return database
+
+
+def _bring_up_to_date(store: Store, index: SearchIndex) -> None:
+    """Make the word index anew where another analyser made it, or none yet."""
+    if not store.read(lambda uow: index.is_current(uow.db)):
+        count = store.write(lambda uow: 0 if index.is_current(uow.db) else index.rebuild(uow.db))
+        logger.info("word index made anew: {} items", count)
+
+
+_managers: dict[tuple[int, str], MemoryManager] = {}
+_managers_lock = threading.Lock()
+
+
+def get_memory_manager(url: str | os.PathLike[str] | URL | None = None) -> MemoryManager:
+    """The process's one MemoryManager for the database that ``url`` names; made when first asked for.
+
+    ``close()`` takes it out, and the next call makes a new one. A child process after a fork has its own.
+    """
+    settings = load_settings() if url is None else None
+    resolved = resolve_url(url, settings)
+    key = (os.getpid(), resolved.render_as_string(hide_password=False))
+    with _managers_lock:
+        manager = _managers.get(key)
+        if manager is None:
+            manager = _managers[key] = MemoryManager(resolved, settings=settings)
+        return manager
+
+
+def _forget_manager(manager: MemoryManager) -> None:
+    with _managers_lock:
+        for key in [key for key, known in _managers.items() if known is manager]:
+            del _managers[key]

@@ -1,0 +1,87 @@
+"""Word search on PostgreSQL: the postings are a GIN index over ``tsvector``s that hold the same tokens as SQLite's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ColumnElement,
+    MetaData,
+    Table,
+    Text,
+    bindparam,
+    cast,
+    func,
+    insert,
+    literal,
+    literal_column,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, TSQUERY, TSVECTOR
+from sqlalchemy.dialects.postgresql import insert as upsert
+
+from mirai_memory.database import Db
+from mirai_memory.search.base import ItemKind
+from mirai_memory.search.postings import SCOPES, WORDS, PostingsIndex
+
+# A tsvector holds at most 1 MB of lexemes; what a longer text has beyond that is not found by words.
+_MAX_LEXEME_BYTES = 900_000
+
+_MORE = MetaData()
+_ROWS = {
+    kind: Table(words.name, _MORE, Column("rowid", BigInteger), Column("terms", Text), Column("lexemes", TSVECTOR))
+    for kind, words in WORDS.items()
+}
+_INSERT = {
+    kind: insert(rows).values(
+        rowid=bindparam("id"),
+        terms=bindparam("terms"),
+        lexemes=func.array_to_tsvector(bindparam("tokens", type_=ARRAY(Text))),
+    )
+    for kind, rows in _ROWS.items()
+}
+
+
+def _count_in_statement() -> Any:
+    new = upsert(SCOPES).values(
+        kind=bindparam("new_kind"),
+        user_id=bindparam("new_user_id"),
+        item_count=bindparam("new_items"),
+        term_count=bindparam("new_terms"),
+    )
+    counts = {
+        "item_count": SCOPES.c.item_count + new.excluded.item_count,
+        "term_count": SCOPES.c.term_count + new.excluded.term_count,
+    }
+    return new.on_conflict_do_update(index_elements=["kind", "user_id"], set_=counts).returning(SCOPES.c.id)
+
+
+_COUNT_IN = _count_in_statement()
+
+
+class PostgresIndex(PostingsIndex):
+    """The ``SearchIndex`` of a PostgreSQL schema."""
+
+    def _count_in(self, db: Db, kind: ItemKind, user_id: str, items: int, terms: int) -> int:
+        counts = {"new_kind": kind, "new_user_id": user_id, "new_items": items, "new_terms": terms}
+        return int(db.execute(_COUNT_IN, counts).scalar_one())
+
+    def _insert(self, db: Db, kind: ItemKind, rows: list[dict[str, Any]]) -> None:
+        db.execute(_INSERT[kind], [{**row, "tokens": _distinct(row["terms"])} for row in rows])
+
+    def _holds(self, kind: ItemKind, term: str, suffixes: Sequence[str]) -> ColumnElement[bool]:
+        # Quoted, a lexeme is taken as it is; a term has neither quotes nor backslashes.
+        query = " | ".join(f"'{term}{suffix}'" for suffix in suffixes) if suffixes else f"'{term}@':*"
+        return literal_column("lexemes", TSVECTOR).op("@@")(cast(literal(query, Text), TSQUERY))
+
+
+def _distinct(tokens: str) -> list[str]:
+    kept, size = [], 0
+    for token in dict.fromkeys(tokens.split()):
+        size += len(token.encode()) + 4
+        if size > _MAX_LEXEME_BYTES:
+            break
+        kept.append(token)
+    return kept

@@ -1,0 +1,1 @@
+"""Rules and SQL, one file for each noun; no service opens or ends a transaction."""

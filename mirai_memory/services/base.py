@@ -1,0 +1,72 @@
+"""What every service works with, and the rules that all of them share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from sqlalchemy import ColumnElement, Delete, Select, Update, delete
+
+from mirai_memory import _checks
+from mirai_memory._time import Clock
+from mirai_memory.config import MemorySettings
+from mirai_memory.database import Db
+from mirai_memory.errors import InvalidInput
+from mirai_memory.models import EmbeddingRow
+from mirai_memory.search import ItemKind, SearchIndex
+
+_EMBEDDINGS = EmbeddingRow.table()
+_CHUNK = 900  # older builds of SQLite take 999 parameters in a statement
+
+Statement = TypeVar("Statement", Select[Any], Update, Delete)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """One transaction and its circumstances. ``owner`` bounds what may be seen and changed; None is everybody."""
+
+    db: Db
+    clock: Clock
+    index: SearchIndex
+    settings: MemorySettings
+    owner: str | None
+
+
+class Service:
+    """Rules and SQL on one transaction, which others open and end."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        self._db = work.db
+        self._index = work.index
+        self._settings = work.settings
+        self._owner = work.owner
+
+    def _now(self) -> Any:
+        return _checks.moment("clock", self._work.clock())
+
+    def _own(self, statement: Statement, column: ColumnElement[Any]) -> Statement:
+        """The statement, bounded to rows of the owner whose unit of work this is."""
+        return statement if self._owner is None else statement.where(column == self._owner)
+
+    def _owner_of(self, user_id: str | None) -> str:
+        """Whose a new row will be: the named owner's, who must be the one that this unit of work is bound to."""
+        if self._owner is None:
+            return _checks.owner(user_id)
+        if user_id is not None and user_id != self._owner:
+            raise InvalidInput("user_id", "is not the owner that this memory is bound to")
+        return self._owner
+
+    def _forget_projections(self, kind: ItemKind, ids: Sequence[int]) -> None:
+        """Index rows and vectors; a cascade would not reach them."""
+        self._index.remove(self._db, kind, ids)
+        for chunk in chunks(ids):
+            condition = (_EMBEDDINGS.c.kind == kind) & _EMBEDDINGS.c.item_id.in_(chunk)
+            self._db.execute(delete(_EMBEDDINGS).where(condition))
+
+
+def chunks(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    """Pieces small enough for one statement's parameters."""
+    for start in range(0, len(values), _CHUNK):
+        yield values[start : start + _CHUNK]

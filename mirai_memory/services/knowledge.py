@@ -1,0 +1,364 @@
+"""Facts: one current value for each (owner, category, key), every earlier one kept."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Row, and_, case, delete, exists, insert, or_, select, update
+
+from mirai_memory import _checks
+from mirai_memory.config import MemorySettings
+from mirai_memory.entities import ON_CONFLICT, SOURCE_KINDS, Knowledge, OnConflict, SourceKind
+from mirai_memory.errors import Conflict, InvalidInput, NotFound
+from mirai_memory.models import EmbeddingRow, KnowledgeRow, MessageRow
+from mirai_memory.search import Entry, Scope
+from mirai_memory.search.analyzer import query_terms
+from mirai_memory.search.terms import HASHED_KEY, knowledge_terms
+from mirai_memory.services import vectors
+from mirai_memory.services.base import Service, chunks
+
+KNOWLEDGE = KnowledgeRow.table()
+MESSAGES = MessageRow.table()
+EMBEDDINGS = EmbeddingRow.table()
+SHARED = ""  # how the owner of facts that belong to all is stored
+_LATER = KNOWLEDGE.alias("later")
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A checked fact as its row's values, the terms it is found by, and its vector's row, if it has one."""
+
+    values: dict[str, Any]
+    terms: list[str]
+    vector: dict[str, Any] | None
+
+
+def prepare(knowledge: Knowledge, settings: MemorySettings) -> Prepared:
+    """Check a fact. Raises InvalidInput."""
+    if not isinstance(knowledge, Knowledge):
+        raise InvalidInput("knowledge", f"must be Knowledge, not {type(knowledge).__name__}")
+    limit = settings.max_content_chars
+    value = _checks.text("value", knowledge.value, limit=limit)
+    key = default_key(value) if knowledge.key is None else _checks.name("key", knowledge.key)
+    values = {
+        "user_id": _checks.optional_owner(knowledge.user_id),
+        "category": _checks.name("category", knowledge.category, limit=_checks.MAX_CATEGORY),
+        "key": key,
+        "value": value,
+        "source": _checks.optional_text("source", knowledge.source, limit=_checks.MAX_LABEL),
+        "source_kind": _checks.one_of("source_kind", knowledge.source_kind, SOURCE_KINDS),
+        "confidence": _checks.number("confidence", knowledge.confidence, least=0.0, most=1.0),
+        "created_at": _checks.optional_moment("created_at", knowledge.created_at),
+        "valid_from": _checks.optional_moment("valid_from", knowledge.valid_from),
+        "valid_to": _checks.optional_moment("valid_to", knowledge.valid_to),
+        "expires_at": _checks.optional_moment("expires_at", knowledge.expires_at),
+        "message_id": None if knowledge.message_id is None else _checks.row_id("message_id", knowledge.message_id),
+        "metadata": _checks.json_object("metadata", knowledge.metadata, limit=limit),
+    }
+    if knowledge.valid_from and knowledge.valid_to and knowledge.valid_to < knowledge.valid_from:
+        raise InvalidInput("valid_to", "is before valid_from")
+    return Prepared(values, knowledge_terms(key, value), _vector(knowledge, value))
+
+
+def _vector(knowledge: Knowledge, value: str) -> dict[str, Any] | None:
+    if knowledge.embedding is None:
+        return None
+    numbers = _checks.vector("embedding", knowledge.embedding)
+    return {
+        "kind": "knowledge",
+        "model": _checks.name("embedding_model", knowledge.embedding_model),
+        "dim": len(numbers),
+        "vector": vectors.pack(numbers),
+        "content_hash": hashlib.sha256(value.encode()).hexdigest(),
+        "status": "ready",
+    }
+
+
+def default_key(value: str) -> str:
+    """The key of a fact that was given none: the same text is the same fact."""
+    return HASHED_KEY + hashlib.sha256(value.encode()).hexdigest()[:32]
+
+
+class KnowledgeBase(Service):
+    def add(self, knowledge: Knowledge, *, on_conflict: OnConflict | None = None) -> int:
+        return self.add_prepared(prepare(knowledge, self._settings), on_conflict)
+
+    def add_many(self, items: Sequence[Knowledge], *, on_conflict: OnConflict | None = None) -> list[int]:
+        return [self.add(item, on_conflict=on_conflict) for item in items]
+
+    def add_prepared(self, prepared: Prepared, on_conflict: OnConflict | None = None) -> int:
+        """Store a fact; the id of the row that now holds the current value."""
+        policy = None if on_conflict is None else _checks.one_of("on_conflict", on_conflict, ON_CONFLICT)
+        values = {**prepared.values, "user_id": self._fact_owner(prepared.values["user_id"])}
+        self._check_message(values["message_id"], values["user_id"])
+        now = self._now()
+        values["created_at"] = values["created_at"] or now
+        values["updated_at"] = now
+        values["valid_from"] = values["valid_from"] or min(values["created_at"], values["valid_to"] or now)
+        prepared = replace(prepared, values=values)
+        if values["valid_to"] is not None:
+            return self._insert(prepared)  # closed: it stands beside the open one
+        current = self._open_row(values)
+        if current is None:
+            return self._insert(prepared)
+        expired = current.expires_at is not None and current.expires_at <= now
+        if current.value == values["value"] and not expired:
+            return self._refresh(current, prepared)
+        policy = policy or self._settings.long_term.policy(values["category"])
+        if not expired:
+            if policy == "reject":
+                raise Conflict("knowledge", current.id, "this key holds another value, and the policy is 'reject'")
+            if policy == "keep_higher_confidence" and values["confidence"] < current.confidence:
+                return int(current.id)
+        return self._supersede(current, prepared)
+
+    def _fact_owner(self, user_id: str | None) -> str:
+        if self._owner is None and user_id is None:
+            return SHARED
+        return self._owner_of(user_id)
+
+    def _check_message(self, message_id: int | None, owner: str) -> None:
+        """The link may not lead to another owner's message; a shared fact may have been learned from anybody."""
+        if message_id is None:
+            return
+        statement = self._own(select(MESSAGES.c.user_id), MESSAGES.c.user_id).where(MESSAGES.c.id == message_id)
+        found = self._db.execute(statement).scalar()
+        if found is None or owner not in (SHARED, found):
+            raise NotFound("message", message_id)
+
+    def _open_row(self, values: dict[str, Any]) -> Row[Any] | None:
+        same = [KNOWLEDGE.c[name] == values[name] for name in ("user_id", "category", "key")]
+        statement = select(KNOWLEDGE).where(*same, *_is_open())
+        return self._db.execute(statement.with_for_update()).one_or_none()
+
+    def _insert(self, prepared: Prepared) -> int:
+        values = prepared.values
+        id = int(self._db.execute(insert(KNOWLEDGE).returning(KNOWLEDGE.c.id), values).scalar_one())
+        if values["valid_to"] is None:
+            self._index.add(self._db, "knowledge", [Entry(id, values["user_id"], prepared.terms)])
+        self._store_vector(id, prepared)
+        return id
+
+    def _store_vector(self, id: int, prepared: Prepared) -> None:
+        if prepared.vector is None:
+            return
+        vector = {**prepared.vector, "item_id": id, "user_id": prepared.values["user_id"]}
+        same = [EMBEDDINGS.c[name] == vector[name] for name in ("kind", "item_id", "model")]
+        self._db.execute(delete(EMBEDDINGS).where(*same))
+        self._db.execute(insert(EMBEDDINGS), vector)
+
+    def _refresh(self, current: Row[Any], prepared: Prepared) -> int:
+        """The same value again: it is newer, as sure as the surer of the two, and lives as long as said last."""
+        fresh = {
+            "updated_at": prepared.values["updated_at"],
+            "confidence": max(current.confidence, prepared.values["confidence"]),
+            "expires_at": prepared.values["expires_at"],
+        }
+        self._db.execute(update(KNOWLEDGE).where(KNOWLEDGE.c.id == current.id).values(fresh))
+        self._store_vector(current.id, prepared)
+        return int(current.id)
+
+    def _supersede(self, current: Row[Any], prepared: Prepared) -> int:
+        # The old row is closed first: only one may be open at any moment.
+        old = update(KNOWLEDGE).where(KNOWLEDGE.c.id == current.id)
+        self._db.execute(old.values(superseded_at=prepared.values["updated_at"]))
+        self._forget_projections("knowledge", [current.id])
+        id = self._insert(prepared)
+        self._db.execute(old.values(superseded_by=id))
+        return id
+
+    def page(
+        self,
+        category: str | None = None,
+        *,
+        key: str | None = None,
+        user_id: str | None = None,
+        as_of: datetime | None = None,
+        known_at: datetime | None = None,
+        with_embedding: bool = False,
+        limit: int,
+        after: int | None = None,
+    ) -> list[Knowledge]:
+        """One page in order of id: what is true and believed now, or was ``as_of`` and ``known_at`` then."""
+        statement = select(KNOWLEDGE).where(self._visible(user_id)).order_by(KNOWLEDGE.c.id).limit(limit)
+        if category is not None:
+            name = _checks.name("category", category, limit=_checks.MAX_CATEGORY)
+            statement = statement.where(KNOWLEDGE.c.category == name)
+        if key is not None:
+            statement = statement.where(KNOWLEDGE.c.key == _checks.name("key", key))
+        if after is not None:
+            statement = statement.where(KNOWLEDGE.c.id > _checks.row_id("after", after))
+        now = self._now()
+        if as_of is None and known_at is None:
+            statement = statement.where(KNOWLEDGE.c.superseded_at.is_(None), *_true_at(now), _not_expired(now))
+        else:
+            true = now if as_of is None else _checks.moment("as_of", as_of)
+            known = now if known_at is None else _checks.moment("known_at", known_at)
+            statement = statement.where(*_true_at(true), *_believed(true, known), _not_expired(now))
+        found = [self._fact(row) for row in self._db.execute(statement)]
+        return self._with_vectors(found) if with_embedding else found
+
+    def _visible(self, user_id: str | None) -> ColumnElement[bool]:
+        """Shared facts, and those of the owner: of the named one, or of the one this unit of work is bound to."""
+        if self._owner is None and user_id is None:
+            return KNOWLEDGE.c.user_id == SHARED
+        return KNOWLEDGE.c.user_id.in_([self._owner_of(user_id), SHARED])
+
+    def _with_vectors(self, found: list[Knowledge]) -> list[Knowledge]:
+        stored: dict[int, Row[Any]] = {}
+        for chunk in chunks([item.id for item in found]):
+            ready = (EMBEDDINGS.c.kind == "knowledge") & (EMBEDDINGS.c.status == "ready")
+            statement = select(EMBEDDINGS).where(ready, EMBEDDINGS.c.item_id.in_(chunk)).order_by(EMBEDDINGS.c.id)
+            stored.update((row.item_id, row) for row in self._db.execute(statement))
+        return [
+            replace(item, embedding=vectors.unpack(row.vector), embedding_model=row.model)
+            if item.id is not None and (row := stored.get(item.id)) is not None
+            else item
+            for item in found
+        ]
+
+    def _fact(self, row: Row[Any]) -> Knowledge:
+        values = dict(row._mapping)
+        if values["user_id"] == SHARED:
+            values["user_id"] = None
+            if self._owner is not None:
+                values["message_id"] = None  # it may be anybody's, and would tell that it exists
+        return Knowledge(**values)
+
+    def history(self, key: str, *, category: str, user_id: str | None = None) -> list[Knowledge]:
+        """Every value the key has had, oldest first: superseded, closed, expired and current."""
+        statement = select(KNOWLEDGE).where(
+            self._visible(user_id),
+            KNOWLEDGE.c.category == _checks.name("category", category, limit=_checks.MAX_CATEGORY),
+            KNOWLEDGE.c.key == _checks.name("key", key),
+        )
+        return [self._fact(row) for row in self._db.execute(statement.order_by(KNOWLEDGE.c.id))]
+
+    def search(
+        self,
+        query: str,
+        *,
+        limit: int,
+        user_id: str | None = None,
+        category: str | None = None,
+        source_kind: SourceKind | None = None,
+        min_confidence: float = 0.0,
+    ) -> list[Knowledge]:
+        """The best matches among current facts, best first."""
+        owner = SHARED if self._owner is None and user_id is None else self._owner_of(user_id)
+        narrow: list[ColumnElement[bool]] = []
+        if category is not None:
+            narrow.append(KNOWLEDGE.c.category == _checks.name("category", category, limit=_checks.MAX_CATEGORY))
+        if source_kind is not None:
+            narrow.append(KNOWLEDGE.c.source_kind == _checks.one_of("source_kind", source_kind, SOURCE_KINDS))
+        if _checks.number("min_confidence", min_confidence, least=0.0, most=1.0):
+            narrow.append(KNOWLEDGE.c.confidence >= min_confidence)
+        now = self._now()
+        always = [KNOWLEDGE.c.superseded_at.is_(None), *_true_at(now), _not_expired(now), self._visible(user_id)]
+        hits = self._index.lexical(
+            self._db,
+            "knowledge",
+            query_terms(query),
+            Scope.of(owner, shared=True),
+            limit=limit,
+            narrow=narrow,
+            always=always,
+        )
+        return self._found({hit.id: hit.score for hit in hits}, always)
+
+    def _found(self, scores: dict[int, float], conditions: list[ColumnElement[bool]]) -> list[Knowledge]:
+        facts = {}
+        for chunk in chunks(list(scores)):
+            for row in self._db.execute(select(KNOWLEDGE).where(KNOWLEDGE.c.id.in_(chunk), *conditions)):
+                facts[row.id] = replace(self._fact(row), score=scores[row.id])
+        return [facts[id] for id in scores if id in facts]
+
+    def delete(
+        self,
+        knowledge_id: int | None = None,
+        *,
+        key: str | None = None,
+        category: str | None = None,
+        source: str | None = None,
+        source_kind: SourceKind | None = None,
+        user_id: str | None = None,
+        dry_run: bool = False,
+    ) -> int:
+        """Delete the row of that id, or every row (earlier values too) that meets all conditions; how many."""
+        conditions = _filters(key, category, source, source_kind)
+        if knowledge_id is not None:
+            conditions.append(KNOWLEDGE.c.id == _checks.row_id("knowledge_id", knowledge_id))
+        if not conditions:
+            raise InvalidInput("delete_knowledge", "needs an id, key, category, source or source_kind")
+        if self._owner is not None or user_id is not None or knowledge_id is None:
+            owner = SHARED if self._owner is None and user_id is None else self._owner_of(user_id)
+            conditions.append(KNOWLEDGE.c.user_id == owner)
+        ids = list(self._db.execute(select(KNOWLEDGE.c.id).where(*conditions)).scalars())
+        if knowledge_id is not None and not ids:
+            raise NotFound("knowledge", knowledge_id)
+        return len(ids) if dry_run else self._delete(ids)
+
+    def _delete(self, ids: list[int]) -> int:
+        self._forget_projections("knowledge", ids)
+        gone = 0
+        for chunk in chunks(ids):
+            self._end_predecessors(chunk)
+            gone += self._db.execute(delete(KNOWLEDGE).where(KNOWLEDGE.c.id.in_(chunk))).rowcount
+        return gone
+
+    def _end_predecessors(self, ids: Sequence[int]) -> None:
+        """A deleted fact does not give its place back: the one before it stays true only until it came."""
+        came = select(_LATER.c.valid_from).where(_LATER.c.id == KNOWLEDGE.c.superseded_by).scalar_subquery()
+        # The later of the two times: SQLite calls it max, PostgreSQL greatest.
+        until = case((KNOWLEDGE.c.valid_from > came, KNOWLEDGE.c.valid_from), else_=came)
+        replaced = and_(KNOWLEDGE.c.superseded_by.in_(ids), KNOWLEDGE.c.valid_to.is_(None))
+        self._db.execute(update(KNOWLEDGE).where(replaced).values(valid_to=until))
+
+
+def _filters(
+    key: str | None, category: str | None, source: str | None, source_kind: SourceKind | None
+) -> list[ColumnElement[bool]]:
+    conditions: list[ColumnElement[bool]] = []
+    if key is not None:
+        conditions.append(KNOWLEDGE.c.key == _checks.name("key", key))
+    if category is not None:
+        conditions.append(KNOWLEDGE.c.category == _checks.name("category", category, limit=_checks.MAX_CATEGORY))
+    if source is not None:
+        conditions.append(KNOWLEDGE.c.source == _checks.text("source", source, limit=_checks.MAX_LABEL))
+    if source_kind is not None:
+        conditions.append(KNOWLEDGE.c.source_kind == _checks.one_of("source_kind", source_kind, SOURCE_KINDS))
+    return conditions
+
+
+def _is_open() -> list[ColumnElement[bool]]:
+    return [KNOWLEDGE.c.superseded_at.is_(None), KNOWLEDGE.c.valid_to.is_(None)]
+
+
+def _true_at(moment: datetime) -> list[ColumnElement[bool]]:
+    return [
+        KNOWLEDGE.c.valid_from <= moment,
+        or_(KNOWLEDGE.c.valid_to.is_(None), KNOWLEDGE.c.valid_to > moment),
+    ]
+
+
+def _not_expired(now: datetime) -> ColumnElement[bool]:
+    return or_(KNOWLEDGE.c.expires_at.is_(None), KNOWLEDGE.c.expires_at > now)
+
+
+def _believed(true: datetime, known: datetime) -> list[ColumnElement[bool]]:
+    """Recorded by ``known``, and not replaced by then by a later value that was already true at ``true``.
+
+    A value is replaced from when its successor is true, not from when that was learned: the fact that somebody moved
+    in May, learned in June, leaves the old address true for April.
+    """
+    same = [_LATER.c[name] == KNOWLEDGE.c[name] for name in ("user_id", "category", "key")]
+    was_open = or_(_LATER.c.valid_to.is_(None), _LATER.c.superseded_at.is_not(None))
+    replaced = exists().where(
+        *same, was_open, _LATER.c.id > KNOWLEDGE.c.id, _LATER.c.created_at <= known, _LATER.c.valid_from <= true
+    )
+    stood_alone = and_(KNOWLEDGE.c.valid_to.is_not(None), KNOWLEDGE.c.superseded_at.is_(None))
+    return [KNOWLEDGE.c.created_at <= known, or_(stood_alone, ~replaced)]

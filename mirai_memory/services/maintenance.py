@@ -1,0 +1,32 @@
+"""Counting."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import func, select
+
+from mirai_memory.models import KnowledgeRow, SessionRow, TaskRow
+from mirai_memory.services.base import Service
+
+SESSIONS = SessionRow.table()
+
+
+class Maintenance(Service):
+    def counts(self) -> dict[str, Any]:
+        """Exact numbers of rows. Messages are summed over their sessions' counters, a row a session."""
+        active = SESSIONS.c.last_active >= self._now() - timedelta(hours=24)
+        knowledge = KnowledgeRow.table()
+        return {
+            "total_sessions": self._number(select(func.count()).select_from(SESSIONS)),
+            "active_sessions_24h": self._number(select(func.count()).select_from(SESSIONS).where(active)),
+            "total_messages": self._number(select(func.coalesce(func.sum(SESSIONS.c.message_count), 0))),
+            "total_tasks": self._number(select(func.count()).select_from(TaskRow.table())),
+            "total_knowledge": self._number(
+                select(func.count()).select_from(knowledge).where(knowledge.c.superseded_at.is_(None))
+            ),
+        }
+
+    def _number(self, statement: Any) -> int:
+        return int(self._db.execute(statement).scalar_one())

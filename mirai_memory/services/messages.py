@@ -1,0 +1,374 @@
+"""Entries of conversations: in one order that never moves, counted, indexed, grouped."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Row, bindparam, delete, insert, or_, select, update
+
+from mirai_memory import _checks
+from mirai_memory._time import Clock
+from mirai_memory.config import MemorySettings
+from mirai_memory.entities import MESSAGE_KINDS, ROLES, JsonObject, Message
+from mirai_memory.errors import Conflict, InvalidInput, NotFound
+from mirai_memory.models import MessageRow, SessionRow
+from mirai_memory.search import Entry, Scope
+from mirai_memory.search.analyzer import query_terms
+from mirai_memory.search.terms import message_terms
+from mirai_memory.services import windows
+from mirai_memory.services.base import Service, chunks
+
+MESSAGES = MessageRow.table()
+SESSIONS = SessionRow.table()
+
+_COLUMNS = [column for column in MESSAGES.c if column.name != "group_start"]
+_SELECT = select(*_COLUMNS)
+_INSERT = insert(MESSAGES)
+_RETURNING_ID = insert(MESSAGES).returning(MESSAGES.c.id)
+# One statement counts, takes the places, holds the session's row until the end and says whose it is.
+_TAKE_PLACES = (
+    update(SESSIONS)
+    .where(SESSIONS.c.id == bindparam("session"))
+    .values(
+        next_position=SESSIONS.c.next_position + bindparam("places"),
+        message_count=SESSIONS.c.message_count + bindparam("places"),
+        last_active=bindparam("now"),
+    )
+    .returning(SESSIONS.c.next_position, SESSIONS.c.user_id)
+)
+_TAKE_OWN_PLACES = _TAKE_PLACES.where(SESSIONS.c.user_id == bindparam("owner"))
+# What makes two messages with one client_id the same; a repeat may come with another timestamp or label.
+_CONTENT = ("kind", "role", "name", "content", "tool_calls", "tool_call_id", "parts", "payload")
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A checked message as its row's values, and the terms it is found by: all that needs no lock."""
+
+    values: dict[str, Any]
+    terms: list[str] | None
+
+
+def prepare(message: Message, settings: MemorySettings, clock: Clock) -> Prepared:
+    """Check a message. Raises InvalidInput."""
+    if not isinstance(message, Message):
+        raise InvalidInput("message", f"must be a Message, not {type(message).__name__}")
+    limit = settings.max_content_chars
+    timestamp = _checks.moment("timestamp", clock() if message.timestamp is None else message.timestamp)
+    values = {
+        "session_id": _checks.name("session_id", message.session_id),
+        "user_id": _checks.optional_owner(message.user_id),
+        "kind": _checks.one_of("kind", message.kind, MESSAGE_KINDS),
+        "role": None if message.role is None else _checks.one_of("role", message.role, ROLES),
+        "name": _checks.optional_text("name", message.name, limit=_checks.MAX_LABEL),
+        "content": _checks.text("content", message.content, limit=limit),
+        "tool_calls": _checks.optional_json_objects("tool_calls", message.tool_calls, limit=limit),
+        "tool_call_id": _checks.optional_text("tool_call_id", message.tool_call_id, limit=_checks.MAX_LABEL),
+        "parts": _checks.optional_json_objects("parts", message.parts, limit=limit),
+        "payload": _checks.optional_json_object("payload", message.payload, limit=limit),
+        "timestamp": timestamp,
+        "tokens": _checks.optional_integer("tokens", message.tokens),
+        "model": _checks.optional_text("model", message.model, limit=_checks.MAX_LABEL),
+        "metadata": _checks.json_object("metadata", message.metadata, limit=limit),
+        "client_id": _checks.optional_name("client_id", message.client_id),
+    }
+    _check_shape(message)
+    indexed = message.kind == "chat"
+    terms = message_terms(message.content, message.name, timestamp) if indexed else None
+    return Prepared(values, terms)
+
+
+def _check_shape(message: Message) -> None:
+    """What the parts of a message mean together."""
+    if message.kind == "chat" and message.role is None:
+        raise InvalidInput("role", f"must be one of {', '.join(ROLES)}")
+    if message.kind == "chat" and message.payload is not None:
+        raise InvalidInput("payload", "is for messages of kind 'item'")
+    if message.kind == "item" and message.payload is None:
+        raise InvalidInput("payload", "is missing: a message of kind 'item' is its payload")
+    if message.tool_calls is not None and message.role != "assistant":
+        raise InvalidInput("tool_calls", "are made by the role 'assistant' only")
+    if message.tool_call_id is not None and message.role != "tool":
+        raise InvalidInput("tool_call_id", "is for the role 'tool' only")
+    ids = [call.get("id") for call in message.tool_calls or ()]
+    if not all(isinstance(id, str) and id for id in ids) or len(set(ids)) < len(ids):
+        raise InvalidInput("tool_calls", "must each have an 'id' of their own, a non-empty string")
+
+
+class Messages(Service):
+    def add(self, message: Message) -> int:
+        return self.add_many([message])[0]
+
+    def add_many(self, messages: Sequence[Message]) -> list[int]:
+        return self.add_prepared([prepare(message, self._settings, self._work.clock) for message in messages])
+
+    def add_prepared(self, prepared: Sequence[Prepared]) -> list[int]:
+        """Store all of them, each at the end of its session; ids in the order given."""
+        by_session: dict[str, list[int]] = defaultdict(list)
+        for index, item in enumerate(prepared):
+            by_session[item.values["session_id"]].append(index)
+        ids: dict[int, int] = {}
+        # In one order for everybody, so that two batches over the same sessions cannot lock each other out.
+        for session_id in sorted(by_session):
+            indexes = by_session[session_id]
+            ids.update(zip(indexes, self._add_to(session_id, [prepared[i] for i in indexes]), strict=True))
+        return [ids[index] for index in range(len(prepared))]
+
+    def _add_to(self, session_id: str, prepared: list[Prepared]) -> list[int]:
+        if not any(item.values["client_id"] for item in prepared):
+            return self._append(session_id, prepared)
+        return self._add_named(session_id, prepared)
+
+    def _add_named(self, session_id: str, prepared: list[Prepared]) -> list[int]:
+        """Messages with a ``client_id`` of which some may be stored already, or come twice in one batch."""
+        names = [item.values["client_id"] for item in prepared]
+        known = self._known(session_id, [name for name in names if name is not None])
+        stored = {name: values["id"] for name, values in known.items()}
+        new: list[Prepared] = []
+        for name, item in zip(names, prepared, strict=True):
+            if name is not None and name in known:
+                _check_repeat(item, known[name])
+                continue
+            new.append(item)
+            if name is not None:
+                known[name] = item.values
+        added = iter(self._append(session_id, new) if new else [])
+        ids = []
+        for name in names:
+            if name is None or name not in stored:
+                id = next(added)
+                stored |= {} if name is None else {name: id}
+            else:
+                id = stored[name]
+            ids.append(id)
+        return ids
+
+    def _known(self, session_id: str, client_ids: list[str]) -> dict[str, dict[str, Any]]:
+        """Stored messages by client_id; the session's row is held, so that none is added meanwhile."""
+        self._hold(session_id)
+        columns = (MESSAGES.c.id, MESSAGES.c.client_id, *(MESSAGES.c[name] for name in _CONTENT))
+        found: dict[str, dict[str, Any]] = {}
+        for chunk in chunks(client_ids):
+            condition = (MESSAGES.c.session_id == session_id) & MESSAGES.c.client_id.in_(chunk)
+            for row in self._db.execute(select(*columns).where(condition)):
+                found[row.client_id] = dict(row._mapping)
+        return found
+
+    def _append(self, session_id: str, prepared: list[Prepared]) -> list[int]:
+        next_position, owner = self._take_places(session_id, len(prepared))
+        first = next_position - len(prepared)
+        rows = []
+        for position, item in enumerate(prepared, first):
+            if item.values["user_id"] not in (None, owner):
+                raise InvalidInput("user_id", "is not the owner of the session; leave it out")
+            rows.append({**item.values, "user_id": owner, "position": position, "group_start": position})
+        self._open_groups(session_id, rows)
+        ids = self._insert(session_id, rows, first)
+        entries = [
+            Entry(id, owner, item.terms) for id, item in zip(ids, prepared, strict=True) if item.terms is not None
+        ]
+        if entries:
+            self._index.add(self._db, "message", entries)
+        return ids
+
+    def _take_places(self, session_id: str, places: int) -> tuple[int, str]:
+        values = {"session": session_id, "places": places, "now": self._now()}
+        if self._owner is None:
+            row = self._db.execute(_TAKE_PLACES, values).first()
+        else:
+            row = self._db.execute(_TAKE_OWN_PLACES, {**values, "owner": self._owner}).first()
+        if row is None:
+            raise NotFound("session", session_id)
+        return row.next_position, row.user_id
+
+    def _open_groups(self, session_id: str, rows: list[dict[str, Any]]) -> None:
+        """Set ``group_start`` of results to the place of the call they answer, in this batch or stored before."""
+        opened: dict[str, int] = {}
+        for row in rows:
+            answered = windows.answers(row["kind"], row["tool_call_id"], row["payload"])
+            if answered is not None:
+                place = opened[answered] if answered in opened else self._opener(session_id, answered)
+                row["group_start"] = row["position"] if place is None else place
+            for id in windows.calls(row["kind"], row["tool_calls"], row["payload"]):
+                opened[id] = row["position"]
+
+    def _opener(self, session_id: str, call_id: str) -> int | None:
+        """The place of the latest stored message that makes this call; nearly always one of the newest."""
+        makes_calls = or_(MESSAGES.c.tool_calls.is_not(None), MESSAGES.c.kind == "item")
+        statement = (
+            select(MESSAGES.c.position, MESSAGES.c.kind, MESSAGES.c.tool_calls, MESSAGES.c.payload)
+            .where(MESSAGES.c.session_id == session_id, makes_calls)
+            .order_by(MESSAGES.c.position.desc())
+        )
+        with self._db.execute(statement) as result:
+            for row in result:
+                if call_id in windows.calls(row.kind, row.tool_calls, row.payload):
+                    return int(row.position)
+        return None
+
+    def _insert(self, session_id: str, rows: list[dict[str, Any]], first: int) -> list[int]:
+        if len(rows) == 1:
+            return [self._db.execute(_RETURNING_ID, rows[0]).scalar_one()]
+        self._db.execute(_INSERT, rows)
+        condition = (MESSAGES.c.session_id == session_id) & (MESSAGES.c.position >= first)
+        return list(self._db.execute(select(MESSAGES.c.id).where(condition).order_by(MESSAGES.c.position)).scalars())
+
+    def get(self, message_id: int) -> Message | None:
+        row = self._row(message_id)
+        return to_message(row) if row else None
+
+    def _row(self, message_id: int) -> Row[Any] | None:
+        id = _checks.row_id("message_id", message_id)
+        return self._db.execute(self._own(_SELECT, MESSAGES.c.user_id).where(MESSAGES.c.id == id)).first()
+
+    def update(self, message_id: int, content: str) -> Message:
+        """Replace the text; ``parts`` and ``tokens``, which described the old one, go."""
+        row = self._row(message_id)
+        if row is None:
+            raise NotFound("message", message_id)
+        if row.kind != "chat":
+            raise InvalidInput("message_id", "names a message of kind 'item', which is kept exactly as it came")
+        values = {"content": _checks.text("content", content, limit=self._settings.max_content_chars)}
+        changed = update(MESSAGES).where(MESSAGES.c.id == row.id).values(**values, parts=None, tokens=None)
+        self._db.execute(changed)
+        self._forget_projections("message", [row.id])
+        terms = message_terms(content, row.name, row.timestamp)
+        self._index.add(self._db, "message", [Entry(row.id, row.user_id, terms)])
+        return replace(to_message(row), content=content, parts=None, tokens=None)
+
+    def delete(self, message_id: int) -> None:
+        row = self._row(message_id)
+        if row is None or not self._delete(row.session_id, [row.id]):
+            raise NotFound("message", message_id)
+
+    def pop(self, session_id: str) -> Message | None:
+        """Take the newest message out; None from an empty session."""
+        id = self._hold(session_id)
+        newest = _SELECT.where(MESSAGES.c.session_id == id).order_by(MESSAGES.c.position.desc()).limit(1)
+        row = self._db.execute(newest).first()
+        if row is None:
+            return None
+        self._delete(id, [row.id])
+        return to_message(row)
+
+    def trim(self, session_id: str, keep: int) -> int:
+        """Delete all but the newest ``keep`` in whole groups; how many went."""
+        id = self._hold(session_id)
+        start = self._window_start(id, keep, ())
+        statement = select(MESSAGES.c.id).where(MESSAGES.c.session_id == id)
+        if start is not None:
+            statement = statement.where(MESSAGES.c.position < start)
+        return self._delete(id, list(self._db.execute(statement).scalars()))
+
+    def _delete(self, session_id: str, ids: list[int]) -> int:
+        self._forget_projections("message", ids)
+        gone = sum(self._db.execute(delete(MESSAGES).where(MESSAGES.c.id.in_(chunk))).rowcount for chunk in chunks(ids))
+        if gone:
+            fewer = update(SESSIONS).where(SESSIONS.c.id == session_id)
+            self._db.execute(fewer.values(message_count=SESSIONS.c.message_count - gone))
+        return gone
+
+    def _hold(self, session_id: str) -> str:
+        id = _checks.name("session_id", session_id)
+        statement = self._own(select(SESSIONS.c.id), SESSIONS.c.user_id).where(SESSIONS.c.id == id)
+        if self._db.execute(statement.with_for_update()).first() is None:
+            raise NotFound("session", id)
+        return id
+
+    def recent(self, session_id: str, limit: int) -> list[Message]:
+        """The window: the newest messages in whole groups, oldest first."""
+        return self._window(session_id, limit, ())
+
+    def history(self, session_id: str, limit: int) -> list[JsonObject]:
+        """The window of chat messages as the OpenAI chat API accepts it."""
+        return windows.history(self._window(session_id, limit, (MESSAGES.c.kind == "chat",)))
+
+    def _window(self, session_id: str, limit: int, conditions: tuple[ColumnElement[bool], ...]) -> list[Message]:
+        id = _checks.name("session_id", session_id)
+        rows = self._newest(id, conditions, limit + 1)
+        start = _start(rows, limit) if len(rows) <= limit else _start(rows[:-1], limit, rows[-1].position)
+        if rows and start is None and limit:
+            start = self._window_start(id, limit, conditions)
+            rows = self._newest(id, (*conditions, MESSAGES.c.position >= (start or 0)), None)
+        return [to_message(row) for row in reversed(rows) if start is not None and row.position >= start]
+
+    def _newest(
+        self, session_id: str, conditions: tuple[ColumnElement[bool], ...], limit: int | None
+    ) -> Sequence[Row[Any]]:
+        statement = self._own(_WITH_GROUP, MESSAGES.c.user_id).where(MESSAGES.c.session_id == session_id, *conditions)
+        return self._db.execute(statement.order_by(MESSAGES.c.position.desc()).limit(limit)).all()
+
+    def _window_start(self, session_id: str, limit: int, conditions: tuple[ColumnElement[bool], ...]) -> int | None:
+        """The first position of the window, reading only as far back as its groups go."""
+        if not limit:
+            return None
+        places = select(MESSAGES.c.position, MESSAGES.c.group_start)
+        statement = self._own(places, MESSAGES.c.user_id).where(MESSAGES.c.session_id == session_id, *conditions)
+        ordered = statement.order_by(MESSAGES.c.position.desc())
+        wanted = limit
+        while True:
+            rows = self._db.execute(ordered.limit(wanted + 1)).all()
+            ended = len(rows) <= wanted
+            start = _start(rows if ended else rows[:-1], limit, None if ended else rows[-1].position)
+            if start is not None or ended:
+                return start
+            wanted *= 4
+
+    def page(self, session_id: str, *, limit: int, after: int | None = None) -> list[Message]:
+        """One page in order. Ids of a session grow with its positions, so that a deleted ``after`` still holds."""
+        id = _checks.name("session_id", session_id)
+        statement = self._own(_SELECT, MESSAGES.c.user_id).where(MESSAGES.c.session_id == id)
+        if after is not None:
+            statement = statement.where(MESSAGES.c.id > _checks.row_id("after", after))
+        return [to_message(row) for row in self._db.execute(statement.order_by(MESSAGES.c.position).limit(limit))]
+
+    def search(
+        self,
+        query: str,
+        *,
+        limit: int,
+        session_id: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> list[Message]:
+        """The best matches, best first; of one session and of a span of time [since, until) where given."""
+        narrow: list[ColumnElement[bool]] = []
+        if session_id is not None:
+            narrow.append(MESSAGES.c.session_id == _checks.name("session_id", session_id))
+        if since is not None:
+            narrow.append(MESSAGES.c.timestamp >= _checks.moment("since", since))
+        if until is not None:
+            narrow.append(MESSAGES.c.timestamp < _checks.moment("until", until))
+        terms, scope = query_terms(query), Scope.of(self._owner)
+        hits = self._index.lexical(self._db, "message", terms, scope, limit=limit, narrow=narrow)
+        return self._found({hit.id: hit.score for hit in hits})
+
+    def _found(self, scores: dict[int, float]) -> list[Message]:
+        """Ids of an index are joined with the owner's rows, whatever the index says."""
+        messages = {}
+        for chunk in chunks(list(scores)):
+            for row in self._db.execute(self._own(_SELECT, MESSAGES.c.user_id).where(MESSAGES.c.id.in_(chunk))):
+                messages[row.id] = replace(to_message(row), score=scores[row.id])
+        return [messages[id] for id in scores if id in messages]
+
+
+_WITH_GROUP = select(*_COLUMNS, MESSAGES.c.group_start)
+
+
+def _start(rows: Sequence[Row[Any]], limit: int, older: int | None = None) -> int | None:
+    return windows.window_start([(row.position, row.group_start) for row in rows], limit, older)
+
+
+def _check_repeat(item: Prepared, stored: dict[str, Any]) -> None:
+    if any(item.values[name] != stored[name] for name in _CONTENT):
+        raise Conflict("message", item.values["client_id"], "this client_id is stored with other content")
+
+
+def to_message(row: Row[Any]) -> Message:
+    values = dict(row._mapping)
+    values.pop("group_start", None)
+    return Message(**values)

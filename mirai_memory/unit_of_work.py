@@ -1,0 +1,149 @@
+"""The only doors to the database.
+
+``Store.read(fn)`` and ``Store.write(fn)`` hand a ``UnitOfWork`` to a function. A read never commits. A write commits
+once at the end or rolls everything back, and may run its function again when the engine asks for it, so the function
+has no effects outside the database. Errors of driver and SQLAlchemy are translated here, once.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from mirai_memory._time import Clock
+from mirai_memory.config import MemorySettings
+from mirai_memory.database import Database, Db
+from mirai_memory.database.engine import driver_error
+from mirai_memory.errors import InvalidInput, MiraiMemoryError, ReadOnly, StorageError
+from mirai_memory.logging import logger
+from mirai_memory.search import SearchIndex
+from mirai_memory.services.base import Work
+from mirai_memory.services.knowledge import KnowledgeBase
+from mirai_memory.services.maintenance import Maintenance
+from mirai_memory.services.messages import Messages
+from mirai_memory.services.preferences import Preferences
+from mirai_memory.services.sessions import Sessions
+from mirai_memory.services.tasks import Tasks
+
+T = TypeVar("T")
+
+# A unit of work that lost to another writer is run again, at most this often; then Busy.
+TRIES = 6
+_FIRST_PAUSE = 0.01
+
+
+class UnitOfWork:
+    """The services of one transaction, bound to one owner or (None) to none."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+
+    @property
+    def sessions(self) -> Sessions:
+        return Sessions(self._work)
+
+    @property
+    def messages(self) -> Messages:
+        return Messages(self._work)
+
+    @property
+    def preferences(self) -> Preferences:
+        return Preferences(self._work)
+
+    @property
+    def tasks(self) -> Tasks:
+        return Tasks(self._work)
+
+    @property
+    def knowledge(self) -> KnowledgeBase:
+        return KnowledgeBase(self._work)
+
+    @property
+    def maintenance(self) -> Maintenance:
+        return Maintenance(self._work)
+
+    @property
+    def db(self) -> Db:
+        """The SQLAlchemy connection of this transaction, for SQL of your own."""
+        return self._work.db
+
+
+class Store:
+    """Runs functions in units of work over one database."""
+
+    def __init__(self, database: Database, index: SearchIndex, settings: MemorySettings, clock: Clock) -> None:
+        self._database = database
+        self._index = index
+        self._settings = settings
+        self._clock = clock
+        self._inside = threading.local()
+        self._running = 0
+        self._idle = threading.Condition()
+        self._closed = False
+
+    def read(self, fn: Callable[[UnitOfWork], T], *, owner: str | None = None) -> T:
+        """What ``fn`` returns, from one consistent view; changes it makes are not kept."""
+        with self.transaction(owner, write=False) as uow:
+            return fn(uow)
+
+    def write(self, fn: Callable[[UnitOfWork], T], *, owner: str | None = None) -> T:
+        """What ``fn`` returns, once everything it did is committed."""
+        attempt = 1
+        while True:
+            try:
+                with self.transaction(owner, write=True) as uow:
+                    return fn(uow)
+            except MiraiMemoryError as error:
+                cause = error.__cause__
+                if attempt >= TRIES or cause is None or not self._database.is_transient(cause):
+                    raise
+                logger.debug("unit of work runs again after attempt {}: {}", attempt, type(cause).__name__)
+            # Full jitter: writers that collided must not meet again at the same moment.
+            time.sleep(random.uniform(0, _FIRST_PAUSE * 2**attempt))
+            attempt += 1
+
+    @contextmanager
+    def transaction(self, owner: str | None = None, *, write: bool) -> Iterator[UnitOfWork]:
+        """One transaction, never run again: committed at the end of a write, else rolled back."""
+        if write and self._database.options.read_only:
+            raise ReadOnly("this memory was opened read-only")
+        with self._alone():
+            try:
+                with self._database.begin(write=write) as db:
+                    yield UnitOfWork(
+                        Work(db=db, clock=self._clock, index=self._index, settings=self._settings, owner=owner)
+                    )
+            except Exception as error:
+                translated = self._database.translated(error)
+                if translated is error:
+                    raise
+                raise translated from driver_error(error)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One unit of work in a thread at a time: a second one would wait for the first until the timeout."""
+        if getattr(self._inside, "open", False):
+            raise InvalidInput("unit of work", "is already open in this thread; use its uow instead of the memory")
+        with self._idle:
+            if self._closed:
+                raise StorageError("this memory is closed; open a new MemoryManager")
+            self._running += 1
+        self._inside.open = True
+        try:
+            yield
+        finally:
+            self._inside.open = False
+            with self._idle:
+                self._running -= 1
+                self._idle.notify_all()
+
+    def close(self) -> None:
+        """Refuse new work and wait for what runs: a connection closed under a thread's hands crashes the process."""
+        with self._idle:
+            self._closed = True
+            own = 1 if getattr(self._inside, "open", False) else 0
+            self._idle.wait_for(lambda: self._running <= own)

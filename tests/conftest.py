@@ -1,0 +1,176 @@
+"""Fixtures of the whole suite: real databases of both engines, a clock that stands still, a bare environment."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import hypothesis
+import psycopg
+import pytest
+from sqlalchemy import make_url
+
+from mirai_memory.testing.clock import FrozenClock
+
+if TYPE_CHECKING:
+    from mirai_memory import MemoryManager
+
+CI = os.environ.get("CI", "").lower() not in ("", "0", "false")
+TEST_PG_URL = os.environ.get("MIRAI_TEST_PG_URL")  # read now: no test sees MIRAI_* variables
+SERVER_SCRIPT = Path(__file__).with_name("embedded_server.py")
+
+# The only reasons for which CI lets a test be skipped. A package that is missing is not among them.
+PLATFORM_FACTS = frozenset({"needs Windows", "needs macOS", "needs POSIX", "needs a user other than root"})
+
+# The machine's load decides how long an example takes.
+hypothesis.settings.register_profile("suite", deadline=None, derandomize=CI)
+hypothesis.settings.load_profile("suite")
+
+
+# --- skips ------------------------------------------------------------------------------------------------------------
+
+
+Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
+
+
+def _refuse_skip(report: Report) -> Report:
+    if CI and report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        if reason.removeprefix("Skipped: ") not in PLATFORM_FACTS:
+            report.outcome = "failed"
+            report.longrepr = (
+                f"{reason!r} is no fact of the platform: in CI nothing else is skipped (tests/conftest.py)"
+            )
+    return report
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    return _refuse_skip((yield))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    return _refuse_skip((yield))
+
+
+# --- surroundings -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def _bare_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No MIRAI_* variable and no mirai.yaml or .env of the developer's reaches a test."""
+    for name in list(os.environ):
+        if name.upper().startswith("MIRAI_"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def clock() -> FrozenClock:
+    """Stands at 2026-01-15T12:00:00Z until a test advances it."""
+    return FrozenClock()
+
+
+# --- databases --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    """The path of a database file that does not exist yet."""
+    return str(tmp_path / "memory.db")
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """The administrator's URL of a PostgreSQL server: MIRAI_TEST_PG_URL, else a server of this test process's own."""
+    if TEST_PG_URL:
+        yield make_url(TEST_PG_URL).set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
+        return
+    command = [sys.executable, str(SERVER_SCRIPT)]
+    # A session of its own: Ctrl-C reaches pytest only, which then lets the server down in order.
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            url = process.stdout.readline().strip()
+            assert url, "the PostgreSQL server for the tests did not start; its own words are above"
+            yield url
+        finally:
+            process.communicate("stop\n")
+
+
+def _execute(server: str, statement: str) -> None:
+    conninfo = make_url(server).set(drivername="postgresql").render_as_string(hide_password=False)
+    with psycopg.connect(conninfo, autocommit=True) as connection:
+        connection.execute(statement.encode())
+
+
+@contextmanager
+def _database(server: str, template: str = "template1") -> Iterator[str]:
+    name = f"mirai_test_{uuid.uuid4().hex}"
+    _execute(server, f"CREATE DATABASE {name} TEMPLATE {template}")
+    try:
+        yield make_url(server).set(database=name).render_as_string(hide_password=False)
+    finally:
+        _execute(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def _postgres_template(postgres_server: str) -> Iterator[str]:
+    """The name of a database at head, migrated once per test process and cloned for every test."""
+    from mirai_memory.schema import upgrade
+
+    with _database(postgres_server) as url:
+        upgrade(url)
+        yield str(make_url(url).database)
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str, _postgres_template: str) -> Iterator[str]:
+    """A database at head for this test alone."""
+    with _database(postgres_server, _postgres_template) as url:
+        yield url
+
+
+@pytest.fixture
+def empty_postgres_url(postgres_server: str) -> Iterator[str]:
+    """A database with nothing in it, for this test alone."""
+    with _database(postgres_server) as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request: pytest.FixtureRequest) -> str:
+    """What ``MemoryManager(url)`` takes, once per engine."""
+    return str(request.getfixturevalue(f"{request.param}_url"))
+
+
+@contextmanager
+def _open_memory(url: str, clock: FrozenClock) -> Iterator[MemoryManager]:
+    from mirai_memory import MemoryManager
+
+    with MemoryManager(url, clock=clock) as memory:
+        yield memory
+
+
+@pytest.fixture
+def memory(url: str, clock: FrozenClock) -> Iterator[MemoryManager]:
+    """An open memory with nothing in it, once per engine."""
+    with _open_memory(url, clock) as memory:
+        yield memory
+
+
+@pytest.fixture
+def sqlite_memory(sqlite_url: str, clock: FrozenClock) -> Iterator[MemoryManager]:
+    """An open memory with nothing in it, for what is true of SQLite only."""
+    with _open_memory(sqlite_url, clock) as memory:
+        yield memory
