@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, Protocol
 
@@ -39,7 +40,7 @@ class Dialect(Protocol):
     def size_bytes(self, db: Db) -> int: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Database:
     """An engine whose transactions are read-only in effect, one whose transactions write, and who says what failed."""
 
@@ -50,10 +51,13 @@ class Database:
     writer: Engine
     # An in-memory database is one connection: its units of work take turns.
     turn: threading.RLock | None
+    process: int = field(default_factory=os.getpid)
 
     @contextmanager
     def begin(self, *, write: bool) -> Iterator[Db]:
         """A transaction: committed at the end of a write, rolled back at the end of a read and on any error."""
+        if self.process != os.getpid():
+            self._after_fork()
         if self.turn is not None:
             with self.turn:
                 yield from self._begin(write)
@@ -70,6 +74,14 @@ class Database:
             finally:
                 if transaction.is_active:
                     transaction.rollback()
+
+    def _after_fork(self) -> None:
+        """A connection must not be used, nor closed, by a process that only inherited it."""
+        self.process = os.getpid()
+        if self.turn is None:
+            self.writer.dispose(close=False)
+        else:
+            self.turn = threading.RLock()  # the child has the in-memory database itself, and no other thread
 
     def translated(self, error: BaseException) -> BaseException:
         """Our error for what the driver or SQLAlchemy raised; anything else, ours included, as it is."""

@@ -297,7 +297,8 @@ class KnowledgeBase(Service):
         if self._owner is not None or user_id is not None or knowledge_id is None:
             owner = SHARED if self._owner is None and user_id is None else self._owner_of(user_id)
             conditions.append(KNOWLEDGE.c.user_id == owner)
-        ids = list(self._db.execute(select(KNOWLEDGE.c.id).where(*conditions)).scalars())
+        # Held: of two that delete the same rows, the second finds none, and counts nothing down twice.
+        ids = list(self._db.execute(select(KNOWLEDGE.c.id).where(*conditions).with_for_update()).scalars())
         if knowledge_id is not None and not ids:
             raise NotFound("knowledge", knowledge_id)
         return len(ids) if dry_run else self._delete(ids)

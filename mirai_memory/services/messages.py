@@ -112,18 +112,22 @@ class Messages(Service):
         for index, item in enumerate(prepared):
             by_session[item.values["session_id"]].append(index)
         ids: dict[int, int] = {}
-        # In one order for everybody, so that two batches over the same sessions cannot lock each other out.
+        entries: list[Entry] = []
+        # Sessions in one order for everybody, and the index after all of them: two batches over the same sessions
+        # cannot lock each other out.
         for session_id in sorted(by_session):
             indexes = by_session[session_id]
-            ids.update(zip(indexes, self._add_to(session_id, [prepared[i] for i in indexes]), strict=True))
+            ids.update(zip(indexes, self._add_to(session_id, [prepared[i] for i in indexes], entries), strict=True))
+        if entries:
+            self._index.add(self._db, "message", entries)
         return [ids[index] for index in range(len(prepared))]
 
-    def _add_to(self, session_id: str, prepared: list[Prepared]) -> list[int]:
+    def _add_to(self, session_id: str, prepared: list[Prepared], entries: list[Entry]) -> list[int]:
         if not any(item.values["client_id"] for item in prepared):
-            return self._append(session_id, prepared)
-        return self._add_named(session_id, prepared)
+            return self._append(session_id, prepared, entries)
+        return self._add_named(session_id, prepared, entries)
 
-    def _add_named(self, session_id: str, prepared: list[Prepared]) -> list[int]:
+    def _add_named(self, session_id: str, prepared: list[Prepared], entries: list[Entry]) -> list[int]:
         """Messages with a ``client_id`` of which some may be stored already, or come twice in one batch."""
         names = [item.values["client_id"] for item in prepared]
         known = self._known(session_id, [name for name in names if name is not None])
@@ -136,7 +140,7 @@ class Messages(Service):
             new.append(item)
             if name is not None:
                 known[name] = item.values
-        added = iter(self._append(session_id, new) if new else [])
+        added = iter(self._append(session_id, new, entries) if new else [])
         ids = []
         for name in names:
             if name is None or name not in stored:
@@ -158,7 +162,7 @@ class Messages(Service):
                 found[row.client_id] = dict(row._mapping)
         return found
 
-    def _append(self, session_id: str, prepared: list[Prepared]) -> list[int]:
+    def _append(self, session_id: str, prepared: list[Prepared], entries: list[Entry]) -> list[int]:
         next_position, owner = self._take_places(session_id, len(prepared))
         first = next_position - len(prepared)
         rows = []
@@ -168,11 +172,9 @@ class Messages(Service):
             rows.append({**item.values, "user_id": owner, "position": position, "group_start": position})
         self._open_groups(session_id, rows)
         ids = self._insert(session_id, rows, first)
-        entries = [
+        entries += [
             Entry(id, owner, item.terms) for id, item in zip(ids, prepared, strict=True) if item.terms is not None
         ]
-        if entries:
-            self._index.add(self._db, "message", entries)
         return ids
 
     def _take_places(self, session_id: str, places: int) -> tuple[int, str]:
