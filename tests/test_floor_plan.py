@@ -22,7 +22,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"services"}),
     frozenset({"unit_of_work"}),
     frozenset({"manager", "scoped", "aio", "health", "_facade"}),
-    frozenset({"cli", "adapters", "testing", "inspector", "importers", "demo"}),
+    frozenset({"cli", "adapters", "testing", "inspector", "importers", "demo", "__main__"}),
 )
 TOP = len(FLOORS) - 1
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names}

@@ -31,11 +31,13 @@ import Stemmer
 
 from mirai_memory.search.words import BASE_FORMS, MONTHS, SPELLED_SIGNS, STOP_WORDS
 
-__all__ = ["ANALYZER_VERSION", "MAX_TERM_LENGTH", "analyze", "date_terms", "index_terms", "query_terms"]
+__all__ = ["ANALYZER", "ANALYZER_VERSION", "MAX_TERM_LENGTH", "analyze", "date_terms", "index_terms", "query_terms"]
 
-# Stored beside the terms. Any change to what this module or words.py makes of a text needs a new number, and so does a
-# new Snowball with other stems (the tests hold samples): the stored terms are then made anew.
+# Stored beside the terms. Any change to what this module or words.py makes of a text needs a new
+# number: the stored terms are then made anew.
 ANALYZER_VERSION: int = 1
+# What is stored: another stemmer makes other stems ("skis", between PyStemmer 3.0 and 3.1), so it is part of the name.
+ANALYZER: Final = f"{ANALYZER_VERSION}/{Stemmer.version()}"
 MAX_TERM_LENGTH: Final = 64
 
 _QUERY_CHARACTERS: Final = 10_000  # more of a question than this says nothing new, and is not worth folding

@@ -16,7 +16,6 @@ from sqlalchemy import (
     cast,
     func,
     insert,
-    literal,
     literal_column,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, TSQUERY, TSVECTOR
@@ -71,10 +70,12 @@ class PostgresIndex(PostingsIndex):
     def _insert(self, db: Db, kind: ItemKind, rows: list[dict[str, Any]]) -> None:
         db.execute(_INSERT[kind], [{**row, "tokens": _distinct(row["terms"])} for row in rows])
 
-    def _holds(self, kind: ItemKind, term: str, suffixes: Sequence[str]) -> ColumnElement[bool]:
+    def _matches(self, kind: ItemKind) -> ColumnElement[bool]:
+        return literal_column("lexemes", TSVECTOR).op("@@")(cast(bindparam("query", type_=Text), TSQUERY))
+
+    def _query(self, term: str, suffixes: Sequence[str]) -> str:
         # Quoted, a lexeme is taken as it is; a term has neither quotes nor backslashes.
-        query = " | ".join(f"'{term}{suffix}'" for suffix in suffixes) if suffixes else f"'{term}@':*"
-        return literal_column("lexemes", TSVECTOR).op("@@")(cast(literal(query, Text), TSQUERY))
+        return " | ".join(f"'{term}{suffix}'" for suffix in suffixes) if suffixes else f"'{term}@':*"
 
 
 def _distinct(tokens: str) -> list[str]:

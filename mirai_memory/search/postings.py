@@ -20,6 +20,7 @@ from sqlalchemy import (
     ColumnElement,
     MetaData,
     Row,
+    Select,
     Table,
     Text,
     delete,
@@ -33,7 +34,7 @@ from sqlalchemy import bindparam as bind
 from mirai_memory.database import Db
 from mirai_memory.models import KnowledgeRow, MessageRow, StateRow
 from mirai_memory.search import bm25
-from mirai_memory.search.analyzer import ANALYZER_VERSION
+from mirai_memory.search.analyzer import ANALYZER
 from mirai_memory.search.base import Entry, Hit, ItemKind, Scope
 from mirai_memory.search.terms import knowledge_terms, message_terms
 
@@ -72,6 +73,19 @@ _COUNT_OUT = (
     .where(SCOPES.c.id == bind("scope"))
     .values(item_count=SCOPES.c.item_count - bind("fewer_items"), term_count=SCOPES.c.term_count - bind("fewer_terms"))
 )
+_ALL_SCOPES = select(SCOPES.c.id, SCOPES.c.item_count, SCOPES.c.term_count).where(SCOPES.c.kind == bind("kind"))
+_SOME_SCOPES = _ALL_SCOPES.where(SCOPES.c.user_id.in_(bind("owners", expanding=True)))
+
+
+def _newest(words: Table) -> Select[Any]:
+    return select(words.c.rowid).order_by(words.c.rowid.desc()).limit(bind("most"))
+
+
+def _read(words: Table) -> Select[Any]:
+    return select(words.c.rowid, words.c.terms).where(words.c.rowid.in_(bind("ids", expanding=True)))
+
+
+_READ = {kind: _read(words) for kind, words in WORDS.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +96,9 @@ class _Corpus:
     items: int
     average_length: float
 
-    def count(self, term: str, tokens: str) -> int:
-        if not self.suffixes:
-            return tokens.count(f" {term}@")
-        return sum(tokens.count(f" {term}{suffix} ") for suffix in self.suffixes)
+    def marks(self, term: str) -> list[str]:
+        """What to look for in a row's tokens to count the term."""
+        return [f" {term}{suffix} " for suffix in self.suffixes] or [f" {term}@"]
 
 
 class PostingsIndex(ABC):
@@ -100,19 +113,27 @@ class PostingsIndex(ABC):
         """Store rows of ``id`` and ``terms``."""
 
     @abstractmethod
-    def _holds(self, kind: ItemKind, term: str, suffixes: Sequence[str]) -> ColumnElement[bool]:
-        """Whether an index row holds the term with one of the suffixes, or with any where there are none."""
+    def _matches(self, kind: ItemKind) -> ColumnElement[bool]:
+        """Whether an index row meets the query that is bound as ``query``."""
+
+    @abstractmethod
+    def _query(self, term: str, suffixes: Sequence[str]) -> str:
+        """The query for a term with one of the suffixes, or with any where there are none."""
+
+    def __init__(self) -> None:
+        # Built once: putting a statement together costs more than running it.
+        self._find = {kind: _newest(words).where(self._matches(kind)) for kind, words in WORDS.items()}
 
     def is_current(self, db: Db) -> bool:
         version = select(_STATE.c.value).where(_STATE.c.name == "analyzer_version")
-        return db.execute(version).scalar() == str(ANALYZER_VERSION)
+        return db.execute(version).scalar() == ANALYZER
 
     def rebuild(self, db: Db) -> int:
         for words in (*WORDS.values(), SCOPES):
             db.execute(delete(words))
         total = self._rebuild(db, "message", _messages(db)) + self._rebuild(db, "knowledge", _knowledge(db))
         db.execute(delete(_STATE).where(_STATE.c.name == "analyzer_version"))
-        db.execute(insert(_STATE).values(name="analyzer_version", value=str(ANALYZER_VERSION)))
+        db.execute(insert(_STATE).values(name="analyzer_version", value=ANALYZER))
         return total
 
     def _rebuild(self, db: Db, kind: ItemKind, batches: Iterable[list[Entry]]) -> int:
@@ -162,7 +183,9 @@ class PostingsIndex(ABC):
         weights = self._weights(db, kind, corpus, postings)
         ranked = _by_weight(postings, weights)
         rows = _allowed(db, kind, ranked, (*narrow, *always), max(CANDIDATES, limit))
-        hits = [Hit(row.rowid, _score(corpus, weights, row.terms)) for row in rows]
+        # A row is of one scope, so at most one of a term's marks is in it.
+        marks = [(mark, weight) for term, weight in weights.items() for mark in corpus.marks(term)]
+        hits = [Hit(row.rowid, _score(marks, corpus.average_length, row.terms)) for row in rows]
         # The newer of two equals comes first.
         return sorted(hits, key=lambda hit: (-hit.score, -hit.id))[:limit]
 
@@ -175,11 +198,11 @@ class PostingsIndex(ABC):
         narrow: Sequence[ColumnElement[bool]],
         limit: int,
     ) -> list[int]:
-        words, items = WORDS[kind], _ITEMS[kind]
-        statement = select(words.c.rowid).where(self._holds(kind, term, corpus.suffixes))
+        statement = self._find[kind]
         if narrow:
-            statement = statement.join(items, items.c.id == words.c.rowid).where(*narrow)
-        return list(db.execute(statement.order_by(words.c.rowid.desc()).limit(limit)).scalars())
+            statement = statement.join(_ITEMS[kind], _ITEMS[kind].c.id == WORDS[kind].c.rowid).where(*narrow)
+        values = {"query": self._query(term, corpus.suffixes), "most": limit}
+        return [row[0] for row in db.execute(statement, values).all()]
 
     def _weights(self, db: Db, kind: ItemKind, corpus: _Corpus, postings: dict[str, list[int]]) -> dict[str, float]:
         """How much each term says. Of one with more postings than were read, the share among the newest is counted."""
@@ -209,10 +232,10 @@ def _chunks(ids: Sequence[int]) -> Iterator[Sequence[int]]:
 
 
 def _corpus(db: Db, kind: ItemKind, scope: Scope) -> _Corpus:
-    statement = select(SCOPES.c.id, SCOPES.c.item_count, SCOPES.c.term_count).where(SCOPES.c.kind == kind)
-    if scope.owners is not None:
-        statement = statement.where(SCOPES.c.user_id.in_(scope.owners))
-    rows = db.execute(statement).all()
+    if scope.owners is None:
+        rows = db.execute(_ALL_SCOPES, {"kind": kind}).all()
+    else:
+        rows = db.execute(_SOME_SCOPES, {"kind": kind, "owners": scope.owners}).all()
     items = sum(row.item_count for row in rows)
     suffixes = () if scope.owners is None else tuple(f"@{row.id}" for row in rows)
     return _Corpus(suffixes, items, max(1.0, sum(row.term_count for row in rows) / max(1, items)))
@@ -231,26 +254,25 @@ def _allowed(
     db: Db, kind: ItemKind, ranked: Sequence[int], conditions: Sequence[ColumnElement[bool]], limit: int
 ) -> list[Row[Any]]:
     """The index rows of the best items whose own rows meet the conditions."""
-    words, items = WORDS[kind], _ITEMS[kind]
-    statement = select(words.c.rowid, words.c.terms)
+    statement = _READ[kind]
     if conditions:
-        statement = statement.join(items, items.c.id == words.c.rowid).where(*conditions)
+        statement = statement.join(_ITEMS[kind], _ITEMS[kind].c.id == WORDS[kind].c.rowid).where(*conditions)
     rows: list[Row[Any]] = []
     for chunk in _chunks(ranked):
-        rows.extend(db.execute(statement.where(words.c.rowid.in_(chunk[:limit] if not conditions else chunk))))
+        rows += db.execute(statement, {"ids": chunk if conditions else chunk[:limit]}).all()
         if len(rows) >= limit:
             break
     order = {id: place for place, id in enumerate(ranked)}
     return sorted(rows, key=lambda row: order[row.rowid])[:limit]
 
 
-def _score(corpus: _Corpus, weights: dict[str, float], tokens: str) -> float:
-    length = _length(tokens)
-    return sum(
-        weight * bm25.weight(count, length, corpus.average_length)
-        for term, weight in weights.items()
-        if (count := corpus.count(term, tokens))
-    )
+def _score(marks: Sequence[tuple[str, float]], average_length: float, tokens: str) -> float:
+    length, score = _length(tokens), 0.0
+    for mark, weight in marks:
+        count = tokens.count(mark)
+        if count:
+            score += weight * bm25.weight(count, length, average_length)
+    return score
 
 
 def _batches(db: Db, kind: ItemKind, condition: ColumnElement[bool]) -> Iterator[Sequence[Row[Any]]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, bindparam, insert, literal_column, text
+from sqlalchemy import ColumnElement, Text, bindparam, insert, literal_column, text
 
 from mirai_memory.database import Db
 from mirai_memory.search.base import ItemKind
@@ -29,8 +29,10 @@ class SQLiteIndex(PostingsIndex):
     def _insert(self, db: Db, kind: ItemKind, rows: list[dict[str, Any]]) -> None:
         db.execute(_INSERT[kind], rows)
 
-    def _holds(self, kind: ItemKind, term: str, suffixes: Sequence[str]) -> ColumnElement[bool]:
+    def _matches(self, kind: ItemKind) -> ColumnElement[bool]:
+        return literal_column(WORDS[kind].name).op("MATCH")(bindparam("query", type_=Text))
+
+    def _query(self, term: str, suffixes: Sequence[str]) -> str:
         # A quoted string is one token, whatever it holds, and a term has no quotes: the analyser makes letters,
         # digits and marks only. So nothing that a user writes is query syntax.
-        query = " OR ".join(f'"{term}{suffix}"' for suffix in suffixes) if suffixes else f'"{term}@"*'
-        return literal_column(WORDS[kind].name).op("MATCH")(query)
+        return " OR ".join(f'"{term}{suffix}"' for suffix in suffixes) if suffixes else f'"{term}@"*'

@@ -27,6 +27,7 @@ SESSIONS = SessionRow.table()
 
 _COLUMNS = [column for column in MESSAGES.c if column.name != "group_start"]
 _SELECT = select(*_COLUMNS)
+_SELECT_SOME = _SELECT.where(MESSAGES.c.id.in_(bindparam("ids", expanding=True)))
 _INSERT = insert(MESSAGES)
 _RETURNING_ID = insert(MESSAGES).returning(MESSAGES.c.id)
 # One statement counts, takes the places, holds the session's row until the end and says whose it is.
@@ -353,7 +354,7 @@ class Messages(Service):
         """Ids of an index are joined with the owner's rows, whatever the index says."""
         messages = {}
         for chunk in chunks(list(scores)):
-            for row in self._db.execute(self._own(_SELECT, MESSAGES.c.user_id).where(MESSAGES.c.id.in_(chunk))):
+            for row in self._db.execute(self._own(_SELECT_SOME, MESSAGES.c.user_id), {"ids": chunk}):
                 messages[row.id] = replace(to_message(row), score=scores[row.id])
         return [messages[id] for id in scores if id in messages]
 
