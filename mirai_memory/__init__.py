@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     )
     from mirai_memory.manager import MemoryManager, get_memory_manager
     from mirai_memory.scoped import UserMemory
+    from mirai_memory.tokens import TokenCounter
     from mirai_memory.unit_of_work import UnitOfWork
 
 # Imported when first asked for: `import mirai_memory` itself loads no SQLAlchemy, pydantic or loguru, which together
@@ -65,6 +66,7 @@ _HOMES = {
     ),
     "mirai_memory.manager": ("MemoryManager", "get_memory_manager"),
     "mirai_memory.scoped": ("UserMemory",),
+    "mirai_memory.tokens": ("TokenCounter",),
     "mirai_memory.unit_of_work": ("UnitOfWork",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
@@ -94,6 +96,7 @@ __all__ = [
     "StorageError",
     "StorageFull",
     "Task",
+    "TokenCounter",
     "UnitOfWork",
     "UserMemory",
     "UserPreferences",

@@ -12,13 +12,26 @@ from datetime import datetime
 from typing import Any, Literal, TypeVar
 
 from mirai_memory import _checks
+from mirai_memory._chat import openai_messages
 from mirai_memory._time import Clock
 from mirai_memory.config import MemorySettings
-from mirai_memory.entities import JsonObject, Knowledge, Message, OnConflict, Session, SourceKind, Task, TaskStatus
+from mirai_memory.entities import (
+    Context,
+    JsonObject,
+    Knowledge,
+    Message,
+    OnConflict,
+    Session,
+    SourceKind,
+    Task,
+    TaskStatus,
+)
 from mirai_memory.errors import InvalidInput
 from mirai_memory.services import knowledge as facts
 from mirai_memory.services import messages as entries
 from mirai_memory.services import tasks
+from mirai_memory.services.context import fit, newest_within
+from mirai_memory.tokens import TokenCounter
 from mirai_memory.unit_of_work import Store, UnitOfWork
 
 T = TypeVar("T")
@@ -32,6 +45,7 @@ class Facade:
     _store: Store
     _settings: MemorySettings
     _clock: Clock
+    _counter: TokenCounter
     _owner: str | None
 
     def _read(self, fn: Callable[[UnitOfWork], T], owner: str | None = None) -> T:
@@ -111,14 +125,19 @@ class Facade:
         count = _checks.integer("limit", limit)
         return self._read(lambda uow: uow.messages.page(session_id, limit=count, after=after))
 
-    def get_conversation_history(self, session_id: str, limit: int | None = None) -> list[JsonObject]:
+    def get_conversation_history(
+        self, session_id: str, limit: int | None = None, *, max_tokens: int | None = None
+    ) -> list[JsonObject]:
         """The newest chat messages as the OpenAI chat API accepts them, oldest first.
 
-        ``limit`` as in ``get_recent_messages``. Tool calls that lack a result, and results without their call, are
-        left out: the API would refuse them.
+        ``limit`` as in ``get_recent_messages``; with ``max_tokens`` only as many of the newest groups as fit. Tool
+        calls that lack a result, and results without their call, are left out: the API would refuse them.
+        Raises InvalidInput for a ``max_tokens`` that cannot hold the newest group.
         """
         count = _checks.limit("limit", limit, self._settings.short_term.max_messages)
-        return self._read(lambda uow: uow.messages.history(session_id, count))
+        budget = _checks.optional_integer("max_tokens", max_tokens)
+        groups, _ = self._read(lambda uow: uow.messages.newest_groups(session_id, count))
+        return openai_messages(newest_within(groups, budget, self._counter))
 
     def trim_old_messages(self, session_id: str, keep: int | None = None) -> int:
         """Delete all but the newest ``keep`` messages (None: ``max_messages``), in whole groups; how many went.
@@ -180,6 +199,21 @@ class Facade:
         """One transaction as a context manager: committed at its end, rolled back on an exception, never retried."""
         with self._store.transaction(self._owner, write=True) as uow:
             yield uow
+
+    def build_context(self, session_id: str, query: str | None = None, *, max_tokens: int | None = None) -> Context:
+        """What the model should have for the session's next turn, within ``max_tokens`` (None: no limit).
+
+        Preferences, summary, the window, open tasks, and the facts and messages found for ``query`` (None: the newest
+        user message). What does not fit is cut in the order recalled, knowledge, older history, tasks, summary, and
+        stands in ``omitted``. Tokens are counted by the ``token_counter`` that the memory was opened with.
+        Raises NotFound; InvalidInput for a budget that cannot hold preferences and the newest group.
+        """
+        budget = _checks.optional_integer("max_tokens", max_tokens)
+        if query is not None:
+            _check_query(query)
+        # Counting may take long: it is done when the transaction has ended.
+        gathered = self._read(lambda uow: uow.contexts.gather(session_id, query))
+        return fit(gathered, budget, self._counter)
 
     def _recall(self, query: str, user_id: str, limit: int, kinds: Sequence[RecallKind]) -> list[Knowledge | Message]:
         count = _checks.integer("limit", limit)

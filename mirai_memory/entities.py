@@ -10,7 +10,10 @@ import copy
 import dataclasses
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, overload
+
+from mirai_memory import _render
+from mirai_memory.errors import InvalidInput
 
 __all__ = ["Context", "Knowledge", "Message", "Omitted", "Session", "Task", "UserPreferences"]
 
@@ -225,7 +228,10 @@ class Omitted(_Entity):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context(_Entity):
-    """What an agent gets for one turn, and what was left out of it."""
+    """What an agent gets for one turn, made by ``build_context``, and what was left out of it.
+
+    ``history`` is oldest first, the other lists best first; ``tokens`` counts ``to_prompt()``.
+    """
 
     session: Session
     preferences: UserPreferences | None = None
@@ -238,3 +244,19 @@ class Context(_Entity):
     omitted: list[Omitted] = field(default_factory=list)
 
     __hash__ = None  # type: ignore[assignment]
+
+    def to_prompt(self) -> str:
+        """One text: what changes least first, so that prompt caches hit, and all of memory fenced as data."""
+        return _render.prompt(self)
+
+    @overload
+    def to_messages(self, shape: Literal["openai"] = "openai") -> list[JsonObject]: ...
+
+    @overload
+    def to_messages(self, shape: Literal["anthropic"]) -> JsonObject: ...
+
+    def to_messages(self, shape: Literal["openai", "anthropic"] = "openai") -> list[JsonObject] | JsonObject:
+        """Chat messages: a list for OpenAI's API; for Anthropic's a dict with ``system`` and ``messages``."""
+        if shape not in ("openai", "anthropic"):
+            raise InvalidInput("shape", "must be one of openai, anthropic")
+        return _render.openai(self) if shape == "openai" else _render.anthropic(self)

@@ -31,6 +31,7 @@ from mirai_memory.logging import logger
 from mirai_memory.scoped import UserMemory
 from mirai_memory.search import SearchIndex, open_index
 from mirai_memory.services import preferences as likes
+from mirai_memory.tokens import TokenCounter, default_counter
 from mirai_memory.unit_of_work import Store
 
 _CLEANUP_BATCH = 20  # sessions deleted in one transaction, so that other writers get their turn
@@ -41,8 +42,9 @@ class MemoryManager(Facade):
     """The memory of any number of owners, in one database.
 
     ``url`` is a path, ``":memory:"`` or a URL; None means the settings'. A missing SQLite file is made, an older one
-    is upgraded; PostgreSQL is upgraded by ``mirai-memory db upgrade`` only. ``clock`` returns aware times;
-    ``read_only`` opens an existing file and refuses every write.
+    is upgraded; PostgreSQL is upgraded by ``mirai-memory db upgrade`` only. ``token_counter`` counts for budgets
+    (None: exactly with the extra ``tokens``, else estimated); ``clock`` returns aware times; ``read_only`` opens an
+    existing file and refuses every write.
 
     Raises ConfigurationError, StorageError and its kin, SchemaError and its kin. Safe to use from many threads.
     ``user_id=None`` means everybody's sessions, messages and tasks, but only the shared facts.
@@ -53,12 +55,14 @@ class MemoryManager(Facade):
         url: str | os.PathLike[str] | URL | None = None,
         *,
         settings: Settings | None = None,
+        token_counter: TokenCounter | None = None,
         clock: Clock | None = None,
         read_only: bool = False,
     ) -> None:
         self._all_settings = settings if settings is not None else load_settings()
         self._settings = self._all_settings.memory
         self._clock = clock or utc_now
+        self._counter = token_counter or default_counter()
         self._owner = None
         self._database = _open(resolve_url(url, self._all_settings), self._settings, read_only)
         index = open_index(self._database)
@@ -98,7 +102,7 @@ class MemoryManager(Facade):
 
     def for_user(self, user_id: str) -> UserMemory:
         """The memory as one owner has it: nothing of others can be seen or changed through it."""
-        return UserMemory(self._store, self._settings, self._clock, _checks.owner(user_id))
+        return UserMemory(self._store, self._settings, self._clock, self._counter, _checks.owner(user_id))
 
     # Sessions
 

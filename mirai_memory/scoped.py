@@ -21,6 +21,7 @@ from mirai_memory.entities import (
     UserPreferences,
 )
 from mirai_memory.services import preferences as likes
+from mirai_memory.tokens import TokenCounter
 from mirai_memory.unit_of_work import Store
 
 
@@ -31,10 +32,13 @@ class UserMemory(Facade):
     like a missing one. Methods are those of MemoryManager without ``user_id``; upkeep is absent.
     """
 
-    def __init__(self, store: Store, settings: MemorySettings, clock: Clock, user_id: str) -> None:
+    def __init__(
+        self, store: Store, settings: MemorySettings, clock: Clock, counter: TokenCounter, user_id: str
+    ) -> None:
         self._store = store
         self._settings = settings
         self._clock = clock
+        self._counter = counter
         self._owner = user_id
         self._user_id = user_id
 

@@ -22,6 +22,7 @@ from mirai_memory.errors import InvalidInput, MiraiMemoryError, ReadOnly, Storag
 from mirai_memory.logging import logger
 from mirai_memory.search import SearchIndex
 from mirai_memory.services.base import Work
+from mirai_memory.services.context import Contexts
 from mirai_memory.services.knowledge import KnowledgeBase
 from mirai_memory.services.maintenance import Maintenance
 from mirai_memory.services.messages import Messages
@@ -61,6 +62,10 @@ class UnitOfWork:
     @property
     def knowledge(self) -> KnowledgeBase:
         return KnowledgeBase(self._work)
+
+    @property
+    def contexts(self) -> Contexts:
+        return Contexts(self._work)
 
     @property
     def maintenance(self) -> Maintenance:

@@ -14,7 +14,7 @@ PACKAGE = Path(mirai_memory.__file__).parent
 LOBBY = "mirai_memory"  # the public names, made from every floor: only callers of the façade come in here
 
 FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"entities", "errors", "_ids", "_time", "_locks", "_checks", "_version"}),
+    frozenset({"entities", "errors", "_ids", "_time", "_locks", "_checks", "_chat", "_render", "_version"}),
     frozenset({"config", "logging", "embeddings", "summaries", "tokens"}),
     frozenset({"models"}),
     frozenset({"database", "schema"}),

@@ -202,6 +202,13 @@ class KnowledgeBase(Service):
         found = [self._fact(row) for row in self._db.execute(statement)]
         return self._with_vectors(found) if with_embedding else found
 
+    def newest(self, limit: int) -> list[Knowledge]:
+        """The current facts that were stored last, newest first."""
+        now = self._now()
+        current = [KNOWLEDGE.c.superseded_at.is_(None), *_true_at(now), _not_expired(now), self._visible(None)]
+        statement = select(KNOWLEDGE).where(*current).order_by(KNOWLEDGE.c.id.desc()).limit(limit)
+        return [self._fact(row) for row in self._db.execute(statement)]
+
     def _visible(self, user_id: str | None) -> ColumnElement[bool]:
         """Shared facts, and those of the owner: of the named one, or of the one this unit of work is bound to."""
         if self._owner is None and user_id is None:

@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Row, bindparam, delete, insert, or_, selec
 from mirai_memory import _checks
 from mirai_memory._time import Clock
 from mirai_memory.config import MemorySettings
-from mirai_memory.entities import MESSAGE_KINDS, ROLES, JsonObject, Message
+from mirai_memory.entities import MESSAGE_KINDS, ROLES, Message
 from mirai_memory.errors import Conflict, InvalidInput, NotFound
 from mirai_memory.models import MessageRow, SessionRow
 from mirai_memory.search import Entry, Scope
@@ -28,6 +28,7 @@ SESSIONS = SessionRow.table()
 _COLUMNS = [column for column in MESSAGES.c if column.name != "group_start"]
 _SELECT = select(*_COLUMNS)
 _SELECT_SOME = _SELECT.where(MESSAGES.c.id.in_(bindparam("ids", expanding=True)))
+_CHAT = (MESSAGES.c.kind == "chat",)
 _INSERT = insert(MESSAGES)
 _RETURNING_ID = insert(MESSAGES).returning(MESSAGES.c.id)
 # One statement counts, takes the places, holds the session's row until the end and says whose it is.
@@ -286,18 +287,31 @@ class Messages(Service):
         """The window: the newest messages in whole groups, oldest first."""
         return self._window(session_id, limit, ())
 
-    def history(self, session_id: str, limit: int) -> list[JsonObject]:
-        """The window of chat messages as the OpenAI chat API accepts it."""
-        return windows.history(self._window(session_id, limit, (MESSAGES.c.kind == "chat",)))
+    def newest_groups(self, session_id: str, limit: int) -> tuple[list[list[Message]], Message | None]:
+        """The window of chat messages as groups, newest first, and the message before it, which the limit left out."""
+        rows, older = self._window_rows(session_id, limit, _CHAT)
+        groups, end = [], 0
+        for size in windows.whole_groups([(row.position, row.group_start) for row in rows]):
+            groups.append([to_message(row) for row in reversed(rows[end : end + size])])
+            end += size
+        return groups, to_message(older) if older else None
 
     def _window(self, session_id: str, limit: int, conditions: tuple[ColumnElement[bool], ...]) -> list[Message]:
+        rows, _ = self._window_rows(session_id, limit, conditions)
+        return [to_message(row) for row in reversed(rows)]
+
+    def _window_rows(
+        self, session_id: str, limit: int, conditions: tuple[ColumnElement[bool], ...]
+    ) -> tuple[Sequence[Row[Any]], Row[Any] | None]:
+        """The rows of the window, newest first, and the row before it."""
         id = _checks.name("session_id", session_id)
         rows = self._newest(id, conditions, limit + 1)
         start = _start(rows, limit) if len(rows) <= limit else _start(rows[:-1], limit, rows[-1].position)
         if rows and start is None and limit:
             start = self._window_start(id, limit, conditions)
             rows = self._newest(id, (*conditions, MESSAGES.c.position >= (start or 0)), None)
-        return [to_message(row) for row in reversed(rows) if start is not None and row.position >= start]
+        inside = [row for row in rows if start is not None and row.position >= start]
+        return inside, rows[len(inside)] if len(rows) > len(inside) else None
 
     def _newest(
         self, session_id: str, conditions: tuple[ColumnElement[bool], ...], limit: int | None

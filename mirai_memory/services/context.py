@@ -1,0 +1,177 @@
+"""What an agent gets for one turn: gathered in one transaction, then fitted into a token budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from mirai_memory import _render
+from mirai_memory.entities import Context, Knowledge, Message, Omitted, Session, Task, UserPreferences
+from mirai_memory.errors import InvalidInput, NotFound
+from mirai_memory.services.base import Service, Work
+from mirai_memory.services.knowledge import KnowledgeBase
+from mirai_memory.services.messages import Messages
+from mirai_memory.services.preferences import Preferences
+from mirai_memory.services.sessions import Sessions
+from mirai_memory.services.tasks import Tasks
+from mirai_memory.tokens import TokenCounter
+
+# How many of each may go in. More would cost the model attention, whatever the budget.
+RECALLED, FACTS, TASKS = 10, 10, 20
+
+_Left = tuple[str, Any, Literal["budget", "limit", "duplicate"]]  # kind, item, reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gathered:
+    """All that may go in, the most important first in every list; the history as groups, the newest first."""
+
+    session: Session
+    preferences: UserPreferences | None
+    groups: list[list[Message]]
+    tasks: list[Task]
+    knowledge: list[Knowledge]
+    recalled: list[Message]
+    omitted: list[_Left] = field(default_factory=list)
+
+
+class Contexts(Service):
+    def gather(self, session_id: str, query: str | None) -> Gathered:
+        session = Sessions(self._work).get(session_id)
+        if session is None:
+            raise NotFound("session", session_id)
+        # From here on as the owner of the session, whoever asks.
+        work = replace(self._work, owner=session.user_id)
+        groups, older = Messages(work).newest_groups(session.id, self._settings.short_term.max_messages)
+        newest = [message for group in groups for message in reversed(group)]
+        query = next((m.content for m in newest if m.role == "user"), None) if query is None else query
+        shown = {message.id for message in newest}
+        recalled, facts, omitted = _found(work, query, shown)
+        if older is not None:
+            omitted.append(("history", older, "limit"))
+        return Gathered(
+            session=session,
+            preferences=Preferences(work).get(),
+            groups=groups,
+            tasks=_open_tasks(work, omitted),
+            knowledge=facts,
+            recalled=recalled,
+            omitted=omitted,
+        )
+
+
+def _found(work: Work, query: str | None, shown: set[int | None]) -> tuple[list[Message], list[Knowledge], list[_Left]]:
+    """Recalled messages that are not in the window, and facts: those found first, then the newest."""
+    omitted: list[_Left] = []
+    found = Messages(work).search(query, limit=RECALLED + len(shown)) if query else []
+    omitted += (("recalled", message, "duplicate") for message in found if message.id in shown)
+    others = [message for message in found if message.id not in shown]
+    omitted += (("recalled", message, "limit") for message in others[RECALLED:])
+    base = KnowledgeBase(work)
+    facts = base.search(query, limit=FACTS + 1) if query else []
+    known = {fact.id for fact in facts}
+    facts += (fact for fact in base.newest(FACTS + 1) if fact.id not in known)
+    omitted += (("knowledge", fact, "limit") for fact in facts[FACTS:])
+    return others[:RECALLED], facts[:FACTS], omitted
+
+
+def _open_tasks(work: Work, omitted: list[_Left]) -> list[Task]:
+    tasks = Tasks(work)
+    found = [task for status in ("in_progress", "pending") for task in tasks.page(None, status, limit=TASKS + 1)]
+    omitted += (("task", task, "limit") for task in found[TASKS:])
+    return found[:TASKS]
+
+
+def fit(gathered: Gathered, max_tokens: int | None, counter: TokenCounter) -> Context:
+    """As much as the budget holds; the rest is listed in ``omitted``.
+
+    Taken in this order, and nothing more once something had to stay out: preferences and the newest group (which
+    must fit), summary, tasks, older history, knowledge, recalled messages.
+    """
+    pieces = list(_pieces(gathered))
+    count = _first_guess(pieces, _build(gathered, []), max_tokens, counter)
+    while True:
+        context = _build(gathered, pieces[:count])
+        tokens = counter.count(_render.prompt(context))
+        if max_tokens is None or tokens <= max_tokens:
+            break
+        if not count:
+            raise InvalidInput("max_tokens", f"must be at least {tokens} to hold preferences and the newest messages")
+        count -= 1
+    left: list[_Left] = [(piece.kind, item, "budget") for piece in pieces[count:] for item in piece.items]
+    omitted = [
+        Omitted(kind=kind, id=item.id, tokens=counter.count(_LINES[kind](item)), reason=reason)
+        for kind, item, reason in (*gathered.omitted, *left)
+    ]
+    return replace(context, tokens=tokens, omitted=omitted)
+
+
+def newest_within(groups: Sequence[list[Message]], max_tokens: int | None, counter: TokenCounter) -> list[Message]:
+    """The newest groups (given newest first) that fit into the budget, as messages in order."""
+    kept: list[list[Message]] = []
+    tokens = 0
+    for group in groups:
+        tokens += (
+            sum(counter.count(_render.history_line(message)) for message in group) if max_tokens is not None else 0
+        )
+        if max_tokens is not None and tokens > max_tokens:
+            if not kept:
+                raise InvalidInput("max_tokens", f"must be at least {tokens} to hold the newest messages")
+            break
+        kept.append(group)
+    return [message for group in reversed(kept) for message in group]
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Things of one kind that go in together or not at all."""
+
+    kind: str
+    items: Sequence[Any]
+
+
+def _pieces(gathered: Gathered) -> Iterator[_Piece]:
+    """In the order in which they are taken."""
+    if gathered.session.summary:
+        yield _Piece("summary", [gathered.session])
+    yield from (_Piece("task", [task]) for task in gathered.tasks)
+    yield from (_Piece("history", group) for group in gathered.groups[1:])
+    yield from (_Piece("knowledge", [fact]) for fact in gathered.knowledge)
+    yield from (_Piece("recalled", [message]) for message in gathered.recalled)
+
+
+def _build(gathered: Gathered, pieces: Sequence[_Piece]) -> Context:
+    chosen: dict[str, list[Any]] = {"history": [gathered.groups[0]] if gathered.groups else []}
+    for piece in pieces:
+        chosen.setdefault(piece.kind, []).append(piece.items)
+    return Context(
+        session=gathered.session,
+        preferences=gathered.preferences,
+        summary=gathered.session.summary if "summary" in chosen else None,
+        history=[message for group in reversed(chosen["history"]) for message in group],
+        tasks=[item for (item,) in chosen.get("task", ())],
+        knowledge=[item for (item,) in chosen.get("knowledge", ())],
+        recalled=[item for (item,) in chosen.get("recalled", ())],
+    )
+
+
+def _first_guess(pieces: Sequence[_Piece], least: Context, max_tokens: int | None, counter: TokenCounter) -> int:
+    """How many pieces fit if each costs what its lines do: nearly right, so that the whole is rendered rarely."""
+    if max_tokens is None:
+        return len(pieces)
+    tokens = counter.count(_render.prompt(least))
+    for number, piece in enumerate(pieces):
+        tokens += sum(counter.count(_LINES[piece.kind](item)) for item in piece.items)
+        if tokens > max_tokens:
+            return number
+    return len(pieces)
+
+
+_LINES: dict[str, Callable[[Any], str]] = {
+    "summary": lambda session: _render.text_line(session.summary),
+    "task": _render.task_line,
+    "history": _render.history_line,
+    "knowledge": _render.fact_line,
+    "recalled": _render.recalled_line,
+}
