@@ -1,0 +1,137 @@
+"""``db``: the schema of a database, upgraded, taken back, looked at."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mirai_memory.cli.failures import FAILED, say
+from mirai_memory.cli.options import DEFAULT_USER, Config, Db, Json, User
+from mirai_memory.cli.output import print_json, print_table
+
+if TYPE_CHECKING:
+    from mirai_memory.schema import Revision
+
+app = typer.Typer(no_args_is_help=True, help="Upgrade and inspect the schema of a database.")
+
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+
+def _target(db: str | None, config: Path | None) -> dict[str, Any]:
+    """The database as the schema functions take it."""
+    from mirai_memory import load_settings
+    from mirai_memory.database import resolve_url
+
+    settings = load_settings(config)
+    return {"url": resolve_url(db, settings), "schema": settings.memory.schema_}
+
+
+@app.command()
+def upgrade(
+    revision: Annotated[str, typer.Argument(help="Where to.")] = "head",
+    user: User = DEFAULT_USER,
+    db: Db = None,
+    config: Config = None,
+) -> None:
+    """Bring the database to the newest schema; a new SQLite file is made."""
+    from mirai_memory import schema
+
+    target = _target(db, config)
+    schema.upgrade(**target, revision=revision)
+    say(f"the database is at revision {schema.current(**target) or 'none'}")
+
+
+@app.command(context_settings={"ignore_unknown_options": True})  # "-1" is a revision
+def downgrade(
+    revision: Annotated[str, typer.Argument(help='Where to: "0001", "-1", "base".')],
+    yes: Yes = False,
+    user: User = DEFAULT_USER,
+    db: Db = None,
+    config: Config = None,
+) -> None:
+    """Take the schema back. Prints the plan and asks."""
+    from mirai_memory import schema
+
+    target = _target(db, config)
+    steps = _steps_back(schema.history(), schema.current(**target), revision)
+    if not steps:
+        say("nothing to undo")
+        return
+    say(f"to be undone in {_display(target)}:")
+    for step in steps:
+        say(f"{step.id} {step.doc}")
+    if steps[-1].id == schema.history()[0].id:
+        say("this deletes everything in it")
+    if not yes and not _agreed():
+        say("error: nothing was changed; --yes goes ahead without asking")
+        raise typer.Exit(FAILED)
+    schema.downgrade(**target, revision=revision)
+    say(f"the database is at revision {schema.current(**target) or 'none'}")
+
+
+def _display(target: dict[str, Any]) -> str:
+    from mirai_memory.database.urls import display
+
+    return display(target["url"])
+
+
+def _agreed() -> bool:
+    return sys.stdin.isatty() and typer.confirm("Go ahead?", err=True)
+
+
+def _steps_back(history: list[Revision], current: str | None, wanted: str) -> list[Revision]:
+    """The revisions that go, the latest first."""
+    ids = [revision.id for revision in history]
+    done = ids.index(current) + 1 if current in ids else 0
+    if wanted == "base":
+        kept = 0
+    elif wanted.startswith("-") and wanted[1:].isdecimal():
+        kept = done + int(wanted)
+    elif wanted in ids:
+        kept = ids.index(wanted) + 1
+    else:
+        raise typer.BadParameter(f"is none of {', '.join(['base', *ids])}", param_hint="REVISION")
+    if kept < 0:
+        raise typer.BadParameter(f"goes back further than {done} steps", param_hint="REVISION")
+    return history[kept:done][::-1]
+
+
+@app.command()
+def current(user: User = DEFAULT_USER, db: Db = None, config: Config = None, as_json: Json = False) -> None:
+    """Print the revision of the database."""
+    from mirai_memory import schema
+
+    found = schema.current(**_target(db, config))
+    if as_json:
+        print_json({"revision": found, "head": schema.HEAD_REVISION})
+    else:
+        print(found or "none")
+
+
+@app.command()
+def check(user: User = DEFAULT_USER, db: Db = None, config: Config = None, as_json: Json = False) -> None:
+    """Compare the tables of the database with the models; exit code 1 where they differ."""
+    from mirai_memory import schema
+
+    differences = schema.check(**_target(db, config))
+    if as_json:
+        print_json(differences)
+    else:
+        print("\n".join(differences) or "no differences")
+    if differences:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def history(user: User = DEFAULT_USER, db: Db = None, config: Config = None, as_json: Json = False) -> None:
+    """List the revisions of the schema, oldest first."""
+    from mirai_memory import schema
+
+    revisions = schema.history()
+    if as_json:
+        print_json([{"id": revision.id, "doc": revision.doc} for revision in revisions])
+    else:
+        print_table(["revision", "what it does"], [(revision.id, revision.doc) for revision in revisions])
