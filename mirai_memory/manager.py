@@ -14,8 +14,8 @@ from sqlalchemy import URL
 from mirai_memory import _checks, schema
 from mirai_memory._facade import RECALL_KINDS, Facade, RecallKind
 from mirai_memory._time import Clock, utc_now
-from mirai_memory.config import Settings, load_settings
-from mirai_memory.database import Database, display, open_database, resolve_url
+from mirai_memory.config import MemorySettings, Settings, load_settings
+from mirai_memory.database import display, open_database, resolve_url
 from mirai_memory.database.engine import Options
 from mirai_memory.entities import (
     JsonObject,
@@ -29,7 +29,7 @@ from mirai_memory.entities import (
 )
 from mirai_memory.logging import logger
 from mirai_memory.scoped import UserMemory
-from mirai_memory.search import SearchIndex, open_index
+from mirai_memory.search import StaleIndex, open_index
 from mirai_memory.services import preferences as likes
 from mirai_memory.tokens import TokenCounter, default_counter
 from mirai_memory.unit_of_work import Store
@@ -64,12 +64,24 @@ class MemoryManager(Facade):
         self._clock = clock or utc_now
         self._counter = token_counter or default_counter()
         self._owner = None
-        self._database = _open(resolve_url(url, self._all_settings), self._settings, read_only)
-        index = open_index(self._database)
-        self._store = Store(self._database, index, self._settings, self._clock)
+        self._database = open_database(resolve_url(url, self._all_settings), _options(self._settings, read_only))
         self._closed = False
-        if not read_only:
-            _bring_up_to_date(self._store, index)
+        try:
+            schema.ensure_current(self._database)
+            self._store = Store(self._database, open_index(self._database), self._settings, self._clock)
+            if not self._store.read(lambda uow: uow.maintenance.index_is_current()):
+                self._make_index_anew(read_only)
+        except BaseException:
+            self._database.dispose()
+            raise
+
+    def _make_index_anew(self, read_only: bool) -> None:
+        """The words are indexed by another analyser than this one, or by none yet."""
+        if read_only:
+            self._store = Store(self._database, StaleIndex(), self._settings, self._clock)
+        else:
+            count = self._store.write(lambda uow: uow.maintenance.rebuild_index())
+            logger.info("word index made anew: {} items", count)
 
     @property
     def settings(self) -> Settings:
@@ -328,27 +340,13 @@ class MemoryManager(Facade):
         return self._read(lambda uow: {**uow.maintenance.counts(), "db_size_mb": size(uow.db) / _MEGABYTE})
 
 
-def _open(url: URL, settings: Any, read_only: bool) -> Database:
-    options = Options(
+def _options(settings: MemorySettings, read_only: bool) -> Options:
+    return Options(
         schema=settings.schema_,
         synchronous=settings.synchronous,
         busy_timeout_ms=settings.busy_timeout_ms,
         read_only=read_only,
     )
-    database = open_database(url, options)
-    try:
-        schema.ensure_current(database)
-    except BaseException:
-        database.dispose()
-        raise
-    return database
-
-
-def _bring_up_to_date(store: Store, index: SearchIndex) -> None:
-    """Make the word index anew where another analyser made it, or none yet."""
-    if not store.read(lambda uow: index.is_current(uow.db)):
-        count = store.write(lambda uow: 0 if index.is_current(uow.db) else index.rebuild(uow.db))
-        logger.info("word index made anew: {} items", count)
 
 
 _managers: dict[tuple[int, str], MemoryManager] = {}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from mirai_memory.database import Database
-from mirai_memory.search.base import Entry, Hit, ItemKind, Scope, SearchIndex
+from mirai_memory.search.base import Entry, Hit, ItemKind, Scope, SearchIndex, StaleIndex
 
-__all__ = ["Entry", "Hit", "ItemKind", "Scope", "SearchIndex", "open_index"]
+__all__ = ["Entry", "Hit", "ItemKind", "Scope", "SearchIndex", "StaleIndex", "open_index"]
 
 
 def open_index(database: Database) -> SearchIndex:

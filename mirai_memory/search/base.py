@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from sqlalchemy import ColumnElement
 
 from mirai_memory.database import Db
+from mirai_memory.errors import SchemaOutOfDate
 
 ItemKind = Literal["message", "knowledge"]
 
@@ -73,3 +74,25 @@ class SearchIndex(Protocol):
         ``narrow`` are conditions on the item's row that leave few of them and are looked at first; ``always`` are
         true of nearly all rows and looked at last. Both hold for everything returned.
         """
+
+
+class StaleIndex:
+    """In place of an index that another analyser made and that may not be written: a search says so, not nothing."""
+
+    def is_current(self, db: Db) -> bool:
+        return False
+
+    def rebuild(self, db: Db) -> int:
+        raise self._error()
+
+    def add(self, db: Db, kind: ItemKind, entries: Sequence[Entry]) -> None:
+        raise self._error()
+
+    def remove(self, db: Db, kind: ItemKind, ids: Sequence[int]) -> None:
+        raise self._error()
+
+    def lexical(self, db: Db, kind: ItemKind, terms: Sequence[str], scope: Scope, **options: Any) -> list[Hit]:
+        raise self._error()
+
+    def _error(self) -> SchemaOutOfDate:
+        return SchemaOutOfDate("the word index was made by another version; open the memory once for writing")

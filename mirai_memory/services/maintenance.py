@@ -1,4 +1,4 @@
-"""Counting."""
+"""Counting, and the projections' upkeep."""
 
 from __future__ import annotations
 
@@ -27,6 +27,14 @@ class Maintenance(Service):
                 select(func.count()).select_from(knowledge).where(knowledge.c.superseded_at.is_(None))
             ),
         }
+
+    def index_is_current(self) -> bool:
+        """Whether the word index was made by this version's analyser."""
+        return self._index.is_current(self._db)
+
+    def rebuild_index(self) -> int:
+        """Make the word index anew, unless another process has done so meanwhile; how many items."""
+        return 0 if self._index.is_current(self._db) else self._index.rebuild(self._db)
 
     def _number(self, statement: Any) -> int:
         return int(self._db.execute(statement).scalar_one())

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import delete, func, insert, select, tuple_, update
+from sqlalchemy.exc import IntegrityError
 
 from mirai_memory import _checks
 from mirai_memory._ids import new_session_id
@@ -59,10 +60,23 @@ class Sessions(Service):
         """The owner's session of that name, made if there is none; ``agent_id`` and ``metadata`` are for a new one."""
         owner = self._owner_of(user_id)
         name = _checks.name("external_id", external_id)
-        found = self._db.execute(
-            _SELECT.where(SESSIONS.c.user_id == owner, SESSIONS.c.external_id == name)
-        ).one_or_none()
-        return to_session(found) if found else self._insert(new_session_id(), owner, name, agent_id, metadata)
+        found = self._named(owner, name)
+        if found is not None:
+            return found
+        try:
+            # A savepoint, so that a lost race does not cost the transaction, which may hold more than this.
+            with self._db.begin_nested():
+                return self._insert(new_session_id(), owner, name, agent_id, metadata)
+        except IntegrityError:
+            found = self._named(owner, name)
+            if found is None:
+                raise
+            return found
+
+    def _named(self, owner: str, external_id: str) -> Session | None:
+        condition = (SESSIONS.c.user_id == owner) & (SESSIONS.c.external_id == external_id)
+        row = self._db.execute(_SELECT.where(condition)).one_or_none()
+        return to_session(row) if row else None
 
     def _insert(
         self, id: str, owner: str, external_id: str | None, agent_id: str | None, metadata: JsonObject | None
