@@ -37,7 +37,7 @@ _PIECE = re.compile(
 def _latin(word: str) -> float:
     length = len(word)
     if word.islower() or word[1:].islower():
-        return 1 + length / 3.2 if length > 12 else 1 + (length - 1) // 6
+        return 1 + length / 3.2 if length > 12 else 1.07 + (length - 1) // 6
     # Capitals inside a word break it: camelCase, ABBREVIATIONS, base64.
     return 0.5 + length / (2.2 if length < 12 else 1.6)
 
@@ -47,7 +47,7 @@ def _latin(word: str) -> float:
 _TOKENS: dict[int, Callable[[str], float]] = {
     1: _latin,
     2: lambda word: 1 + (len(word) - 1) / 3.9,
-    3: lambda digits: math.ceil(len(digits) / 3),
+    3: lambda digits: math.ceil(len(digits) / 3) + 0.1,
     4: lambda characters: 1.15 * len(characters),
     5: lambda space: 0,  # a single space belongs to the word behind it
     6: lambda spaces: 1 + len(spaces) // 16,
@@ -69,7 +69,8 @@ class EstimatedTokens:
     name = "estimated"
 
     def count(self, text: str) -> int:
-        return math.ceil(sum(_TOKENS[match.lastindex or 8](match.group()) for match in _PIECE.finditer(text)))
+        tokens = sum(_TOKENS[match.lastindex or 8](match.group()) for match in _PIECE.finditer(text))
+        return max(math.ceil(tokens), 1 if text else 0)
 
 
 class ExactTokens:
