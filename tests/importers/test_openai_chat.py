@@ -298,8 +298,8 @@ def test_bytes_that_are_no_utf8_spoil_the_conversation_they_stand_in(lite: UserM
     [
         ("", "empty"),
         (" \n\n ", "no messages"),
-        ("hello", "formats: locomo, openai"),
-        ("<xml/>\n" * 100, "formats: locomo, openai"),
+        ("hello", "locomo, openai)"),
+        ("<xml/>\n" * 100, "locomo, openai)"),
         ("{}", "no messages"),
         ('{"name": "package", "version": 1}', "no messages"),
         ("[1, 2, 3]", "must be an object"),

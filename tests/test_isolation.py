@@ -1,0 +1,451 @@
+"""``for_user(a)`` never sees, changes or can tell the existence of another's rows, through any method.
+
+The methods are taken from the classes: one that no attempt below covers fails the test.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from mirai_memory import (
+    Knowledge,
+    MemoryManager,
+    Message,
+    MiraiMemoryError,
+    Task,
+    UnitOfWork,
+    UserMemory,
+    UserPreferences,
+)
+from mirai_memory.models import Base
+from mirai_memory.search.postings import SCOPES, WORDS
+from mirai_memory.services import knowledge as facts
+from mirai_memory.services import messages as entries
+from mirai_memory.testing.clock import FrozenClock
+
+SECRET = "walrus"
+BOB = f"bob-{SECRET}"
+NOW = FrozenClock()()
+
+
+@dataclass(frozen=True)
+class Ids:
+    """How the rows of somebody are named."""
+
+    owner: str
+    session: str
+    message: int
+    task: int
+    fact: int
+    external: str
+    client: str
+    key: str
+    category: str
+    source: str
+
+
+ABSENT = Ids(
+    owner="nobody",
+    session="00000000-0000-7000-8000-000000000000",
+    message=900_001,
+    task=900_002,
+    fact=900_003,
+    external="no-chat",
+    client="no-client",
+    key="no key",
+    category="no category",
+    source="no source",
+)
+
+
+def store_bobs(memory: MemoryManager) -> Ids:
+    """Something of Bob's in every table, his word in every field."""
+    label = {SECRET: [SECRET]}
+    session = memory.ensure_session(BOB, f"chat-{SECRET}", agent_id=SECRET, metadata=label).id
+    message = Message(
+        session_id=session,
+        role="assistant",
+        content=SECRET,
+        name=SECRET,
+        model=SECRET,
+        tool_calls=[{"id": SECRET}],
+        parts=[label],
+        metadata=label,
+        client_id=f"message-{SECRET}",
+    )
+    first, *_ = memory.add_messages(
+        [
+            message,
+            Message(session_id=session, role="tool", tool_call_id=SECRET, content=SECRET),
+            Message(session_id=session, kind="item", payload=label),
+            Message(session_id=session, role="user", content=SECRET),
+        ]
+    )
+    memory.save_user_preferences(UserPreferences(user_id=BOB, coding_style=SECRET, favorite_tools=[SECRET]))
+    task = memory.add_task(Task(session_id=session, description=SECRET, client_id=f"message-{SECRET}", metadata=label))
+    fact = Knowledge(
+        user_id=BOB,
+        value=SECRET,
+        key=f"key {SECRET}",
+        category=SECRET,
+        source=SECRET,
+        message_id=first,
+        embedding=[1.0],
+        embedding_model=SECRET,
+        metadata=label,
+    )
+    memory.add_knowledge(fact)
+    second = memory.add_knowledge(replace(fact, value=f"{SECRET} again"))
+    memory.add_knowledge(Knowledge(value="common", key="shared", message_id=first))
+    return Ids(
+        owner=BOB,
+        session=session,
+        message=first,
+        task=task,
+        fact=second,
+        external=f"chat-{SECRET}",
+        client=f"message-{SECRET}",
+        key=f"key {SECRET}",
+        category=SECRET,
+        source=SECRET,
+    )
+
+
+def rows_of_others(memory: MemoryManager) -> dict[str, Any]:
+    """Every row but Alice's, the word index included."""
+
+    def read(uow: UnitOfWork) -> dict[str, Any]:
+        held = {table.name: uow.db.execute(select(table)).mappings().all() for table in Base.metadata.sorted_tables}
+        scopes = uow.db.execute(select(SCOPES)).mappings().all()
+        own = tuple(f" @{scope['id']} " for scope in scopes if scope["user_id"] == "alice")
+        rows: dict[str, Any] = {
+            name: [dict(row) for row in found if row.get("user_id") != "alice"] for name, found in held.items()
+        }
+        rows["scopes"] = [dict(scope) for scope in scopes if scope["user_id"] != "alice"]
+        for kind, words in WORDS.items():
+            indexed = uow.db.execute(select(words.c.rowid, words.c.terms).order_by(words.c.rowid)).all()
+            rows[f"words of {kind}"] = [tuple(row) for row in indexed if not row.terms.startswith(own or "nobody's")]
+        return rows
+
+    return memory.run(read)
+
+
+# --- the attempts -----------------------------------------------------------------------------------------------------
+
+Attempt = Callable[[UserMemory, Ids], Any]
+UowAttempt = Callable[[UnitOfWork, Ids], Any]
+
+
+def _said(ids: Ids, **fields: Any) -> Message:
+    return Message(**{"session_id": ids.session, "role": "user", "content": "x", **fields})
+
+
+def _shown(context: Any) -> str:
+    """What a context is made of, but for the session, which both attempts share."""
+    return repr(replace(context, session=None))
+
+
+def _iterated(uow_attempt: Callable[[UnitOfWork], Any]) -> Callable[[UserMemory], Any]:
+    def work(alice: UserMemory) -> Any:
+        with alice.unit_of_work() as uow:
+            return uow_attempt(uow)
+
+    return work
+
+
+ATTEMPTS: dict[str, tuple[Attempt, ...]] = {
+    "user_id": (lambda a, i: a.user_id,),
+    "create_session": (lambda a, i: a.create_session(agent_id="x").user_id,),
+    "ensure_session": (lambda a, i: replace(a.ensure_session(i.external), id="", external_id=""),),
+    "get_session": (lambda a, i: a.get_session(i.session),),
+    "update_session": (lambda a, i: a.update_session(i.session, metadata={"x": 1}),),
+    "update_session_activity": (lambda a, i: a.update_session_activity(i.session),),
+    "get_active_sessions": (lambda a, i: a.get_active_sessions(), lambda a, i: a.get_active_sessions(1e9)),
+    "list_sessions": (lambda a, i: a.list_sessions(), lambda a, i: a.list_sessions(after=i.session)),
+    "clear_session": (lambda a, i: a.clear_session(i.session),),
+    "delete_session": (lambda a, i: a.delete_session(i.session),),
+    "add_message": (
+        lambda a, i: a.add_message(_said(i)),
+        lambda a, i: a.add_message(_said(i, user_id=i.owner)),
+        lambda a, i: a.add_message(_said(i, client_id=i.client)),
+        lambda a, i: a.add_message(_said(i, kind="item", role=None, payload={"type": "function_call_output"})),
+    ),
+    "add_messages": (
+        lambda a, i: a.add_messages([_said(i), _said(i)]),
+        lambda a, i: a.add_messages([Message(session_id=a.list_sessions()[0].id, role="user"), _said(i)]),
+    ),
+    "get_message": (lambda a, i: a.get_message(i.message),),
+    "update_message": (lambda a, i: a.update_message(i.message, "x"),),
+    "delete_message": (lambda a, i: a.delete_message(i.message),),
+    "pop_message": (lambda a, i: a.pop_message(i.session),),
+    "get_recent_messages": (
+        lambda a, i: a.get_recent_messages(i.session),
+        lambda a, i: a.get_recent_messages(i.session, 1),
+    ),
+    "get_messages": (
+        lambda a, i: a.get_messages(i.session),
+        lambda a, i: a.get_messages(i.session, after=i.message),
+        lambda a, i: a.get_messages(a.list_sessions()[0].id, after=i.message - 1)[:0],
+    ),
+    "get_conversation_history": (lambda a, i: a.get_conversation_history(i.session),),
+    "trim_old_messages": (lambda a, i: a.trim_old_messages(i.session, 0), lambda a, i: a.trim_old_messages(i.session)),
+    "search_messages": (
+        lambda a, i: a.search_messages(SECRET),
+        lambda a, i: a.search_messages(f"{SECRET} mine", limit=1_000),
+        lambda a, i: a.search_messages(f"{SECRET} mine", session_id=i.session),
+    ),
+    "save_user_preferences": (
+        lambda a, i: a.save_user_preferences(UserPreferences(user_id=i.owner)),
+        lambda a, i: a.save_user_preferences(UserPreferences(user_id=i.owner, version=1)),
+    ),
+    "get_user_preferences": (lambda a, i: a.get_user_preferences(),),
+    "update_user_preferences": (
+        lambda a, i: a.update_user_preferences(coding_style="x").user_id,
+        lambda a, i: a.update_user_preferences(user_id=i.owner),
+    ),
+    "delete_user_preferences": (
+        lambda a, i: bool(a.update_user_preferences(coding_style="x")) and a.delete_user_preferences(),
+        lambda a, i: a.delete_user_preferences(),
+    ),
+    "add_task": (
+        lambda a, i: a.add_task(Task(session_id=i.session, description="x")),
+        lambda a, i: a.add_task(Task(user_id=i.owner, description="x")),
+        lambda a, i: a.add_task(Task(session_id=i.session, description=SECRET, client_id=i.client)),
+        lambda a, i: bool(a.add_task(Task(description="x", client_id=i.client))),
+    ),
+    "get_task": (lambda a, i: a.get_task(i.task),),
+    "update_task_status": (lambda a, i: a.update_task_status(i.task, "failed", "x"),),
+    "get_tasks": (
+        lambda a, i: a.get_tasks(),
+        lambda a, i: a.get_tasks(i.session),
+        lambda a, i: a.get_tasks(status="pending"),
+    ),
+    "delete_task": (lambda a, i: a.delete_task(i.task),),
+    "add_knowledge": (
+        lambda a, i: a.add_knowledge(Knowledge(user_id=i.owner, value="x", key=i.key)),
+        lambda a, i: a.add_knowledge(Knowledge(value="x", message_id=i.message)),
+        lambda a, i: bool(a.add_knowledge(Knowledge(value="x", key=i.key, category=i.category), on_conflict="reject")),
+        lambda a, i: bool(a.add_knowledge(Knowledge(value="x", key="shared"), on_conflict="reject")),
+        lambda a, i: bool(a.add_knowledge(Knowledge(value="common", key="shared"))),
+    ),
+    "add_knowledge_many": (
+        lambda a, i: a.add_knowledge_many([Knowledge(value="x"), Knowledge(value="y", message_id=i.message)]),
+        lambda a, i: len(a.add_knowledge_many([Knowledge(value="x", key=i.key, category=i.category)])),
+    ),
+    "get_knowledge": (
+        lambda a, i: a.get_knowledge(with_embedding=True),
+        lambda a, i: a.get_knowledge(i.category),
+        lambda a, i: a.get_knowledge(key=i.key),
+        lambda a, i: a.get_knowledge(as_of=NOW, known_at=NOW),
+        lambda a, i: a.get_knowledge(known_at=NOW + timedelta(days=1)),
+    ),
+    "search_knowledge": (
+        lambda a, i: a.search_knowledge(SECRET),
+        lambda a, i: a.search_knowledge(f"{SECRET} common mine", 1_000),
+        lambda a, i: a.search_knowledge(f"{SECRET} common", category=i.category),
+    ),
+    "knowledge_history": (
+        lambda a, i: a.knowledge_history(i.key, category=i.category),
+        lambda a, i: a.knowledge_history("shared"),
+    ),
+    "delete_knowledge": (
+        lambda a, i: a.delete_knowledge(i.fact),
+        lambda a, i: a.delete_knowledge(i.fact, dry_run=True),
+        lambda a, i: a.delete_knowledge(i.fact, key=i.key),
+        lambda a, i: a.delete_knowledge(key=i.key),
+        lambda a, i: a.delete_knowledge(category=i.category),
+        lambda a, i: a.delete_knowledge(source=i.source),
+        lambda a, i: a.delete_knowledge(key="shared"),
+        lambda a, i: a.delete_knowledge(source_kind="user", dry_run=True),
+    ),
+    "recall": (lambda a, i: a.recall(SECRET), lambda a, i: a.recall(f"{SECRET} common mine", limit=1_000)),
+    "build_context": (
+        lambda a, i: a.build_context(i.session),
+        lambda a, i: a.build_context(i.session, SECRET, max_tokens=1),
+        lambda a, i: _shown(a.build_context(a.ensure_session("own").id, f"{SECRET} common mine")),
+    ),
+    "run": (lambda a, i: a.run(lambda uow: uow.messages.page(i.session, limit=9)),),
+    "unit_of_work": (lambda a, i: _iterated(lambda uow: uow.messages.page(i.session, limit=9))(a),),
+}
+
+UOW_ATTEMPTS: dict[str, tuple[UowAttempt, ...]] = {
+    "sessions.create": (
+        lambda u, i: u.sessions.create(i.owner),
+        lambda u, i: u.sessions.create(session_id=i.session).user_id,
+    ),
+    "sessions.ensure": (
+        lambda u, i: u.sessions.ensure(i.external, i.owner),
+        lambda u, i: replace(u.sessions.ensure(i.external), id="", external_id=""),
+    ),
+    "sessions.get": (lambda u, i: u.sessions.get(i.session),),
+    "sessions.update": (lambda u, i: u.sessions.update(i.session, metadata={}),),
+    "sessions.touch": (lambda u, i: u.sessions.touch(i.session),),
+    "sessions.active": (lambda u, i: u.sessions.active(NOW - timedelta(days=9)),),
+    "sessions.page": (lambda u, i: u.sessions.page(limit=99), lambda u, i: u.sessions.page(limit=99, after=i.session)),
+    "sessions.clear": (lambda u, i: u.sessions.clear(i.session),),
+    "sessions.delete": (lambda u, i: u.sessions.delete(i.session),),
+    "sessions.count_inactive": (lambda u, i: u.sessions.count_inactive(NOW + timedelta(days=1)),),
+    "sessions.delete_inactive": (lambda u, i: u.sessions.delete_inactive(NOW + timedelta(days=1), limit=99),),
+    "messages.add": (lambda u, i: u.messages.add(_said(i)),),
+    "messages.add_many": (lambda u, i: u.messages.add_many([_said(i, client_id=i.client)]),),
+    "messages.add_prepared": (
+        lambda u, i: u.messages.add_prepared(
+            [entries.prepare(_said(i), MemoryManager().settings.memory, FrozenClock())]
+        ),
+    ),
+    "messages.get": (lambda u, i: u.messages.get(i.message),),
+    "messages.update": (lambda u, i: u.messages.update(i.message, "x"),),
+    "messages.delete": (lambda u, i: u.messages.delete(i.message),),
+    "messages.pop": (lambda u, i: u.messages.pop(i.session),),
+    "messages.trim": (lambda u, i: u.messages.trim(i.session, 0),),
+    "messages.newest_groups": (lambda u, i: u.messages.newest_groups(i.session, 9),),
+    "messages.recent": (lambda u, i: u.messages.recent(i.session, 9),),
+    "messages.page": (lambda u, i: u.messages.page(i.session, limit=9),),
+    "messages.search": (lambda u, i: u.messages.search(SECRET, limit=9),),
+    "preferences.get": (lambda u, i: u.preferences.get(i.owner), lambda u, i: u.preferences.get()),
+    "preferences.save": (lambda u, i: u.preferences.save(UserPreferences(user_id=i.owner)),),
+    "preferences.change": (lambda u, i: u.preferences.change(i.owner, {"coding_style": "x"}),),
+    "preferences.delete": (lambda u, i: u.preferences.delete(i.owner),),
+    "tasks.add": (lambda u, i: u.tasks.add(Task(session_id=i.session, description="x")),),
+    "tasks.get": (lambda u, i: u.tasks.get(i.task),),
+    "tasks.set_status": (lambda u, i: u.tasks.set_status(i.task, "failed"),),
+    "tasks.page": (lambda u, i: u.tasks.page(i.session, None, limit=9), lambda u, i: u.tasks.page(None, None, limit=9)),
+    "tasks.delete": (lambda u, i: u.tasks.delete(i.task),),
+    "knowledge.add": (
+        lambda u, i: u.knowledge.add(Knowledge(user_id=i.owner, value="x")),
+        lambda u, i: bool(u.knowledge.add(Knowledge(value="x", key="shared"))),
+    ),
+    "knowledge.add_many": (lambda u, i: u.knowledge.add_many([Knowledge(value="x", message_id=i.message)]),),
+    "knowledge.add_prepared": (
+        lambda u, i: u.knowledge.add_prepared(
+            facts.prepare(Knowledge(user_id=i.owner, value="x"), MemoryManager().settings.memory)
+        ),
+    ),
+    "knowledge.page": (
+        lambda u, i: u.knowledge.page(limit=99, with_embedding=True),
+        lambda u, i: u.knowledge.page(user_id=i.owner, limit=99),
+        lambda u, i: u.knowledge.page(user_id="", limit=99),
+    ),
+    "knowledge.newest": (lambda u, i: u.knowledge.newest(99),),
+    "knowledge.history": (
+        lambda u, i: u.knowledge.history(i.key, category=i.category),
+        lambda u, i: u.knowledge.history(i.key, category=i.category, user_id=i.owner),
+    ),
+    "knowledge.search": (
+        lambda u, i: u.knowledge.search(SECRET, limit=9),
+        lambda u, i: u.knowledge.search(SECRET, limit=9, user_id=i.owner),
+    ),
+    "knowledge.delete": (
+        lambda u, i: u.knowledge.delete(i.fact),
+        lambda u, i: u.knowledge.delete(key=i.key, user_id=i.owner),
+        lambda u, i: u.knowledge.delete(key="shared"),
+    ),
+    "contexts.gather": (
+        lambda u, i: u.contexts.gather(i.session, None),
+        lambda u, i: u.contexts.gather(i.session, SECRET),
+        lambda u, i: _shown(u.contexts.gather(u.sessions.ensure("own").id, f"{SECRET} common mine")),
+    ),
+    # These know no owner: one owner's unit of work must not offer them, or must not let them look.
+    "maintenance.counts": (lambda u, i: u.maintenance.counts() == {},),  # and see the test below
+    "maintenance.index_is_current": (lambda u, i: u.maintenance.index_is_current(),),
+    "maintenance.rebuild_index": (lambda u, i: u.maintenance.rebuild_index(),),
+    "db": (lambda u, i: [tuple(row) for row in u.db.execute(select(Base.metadata.tables["messages"].c.content))],),
+}
+
+
+def _public(kind: type) -> list[str]:
+    return [name for name, _ in inspect.getmembers(kind) if not name.startswith("_")]
+
+
+def _services() -> Iterator[str]:
+    """``sessions.create`` and so on; what is no service stands for itself."""
+    for name in _public(UnitOfWork):
+        service = inspect.get_annotations(getattr(UnitOfWork, name).fget, eval_str=True)["return"]
+        yield from (f"{name}.{method}" for method in _public(service)) if "services" in service.__module__ else [name]
+
+
+METHODS = _public(UserMemory)
+UOW_METHODS = list(_services())
+
+
+def _outcome(attempt: Callable[[], Any]) -> Any:
+    """What a caller gets to see; the id that was asked for, which an error repeats, is blotted out."""
+    try:
+        return attempt()
+    except (MiraiMemoryError, TypeError, AttributeError) as error:
+        said = str(error)
+        asked = getattr(error, "id", None)
+        return type(error), said if asked is None else said.replace(repr(asked), "the id")
+
+
+def _check(memory: MemoryManager, bobs: Ids, attempt: Callable[[UserMemory, Ids], Any]) -> None:
+    before = rows_of_others(memory)
+    alice = memory.for_user("alice")
+    absent = _outcome(lambda: attempt(alice, ABSENT))
+    present = _outcome(lambda: attempt(alice, bobs))
+    assert rows_of_others(memory) == before
+    assert SECRET not in repr(present)
+    assert present == absent
+
+
+@pytest.fixture
+def bobs(memory: MemoryManager) -> Ids:
+    """Bob's rows beside a few of Alice's."""
+    ids = store_bobs(memory)
+    session = memory.create_session("alice").id
+    memory.add_message(Message(session_id=session, role="user", content="mine"))
+    memory.save_user_preferences(UserPreferences(user_id="alice", coding_style="mine"))
+    memory.add_task(Task(user_id="alice", description="mine"))
+    memory.add_knowledge(Knowledge(user_id="alice", value="mine"))
+    return ids
+
+
+def test_no_public_method_is_without_an_attempt() -> None:
+    assert sorted(ATTEMPTS) == sorted(METHODS)
+    assert sorted(UOW_ATTEMPTS) == sorted(UOW_METHODS)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_another_s_rows_are_neither_seen_nor_changed_nor_noticed(memory: MemoryManager, bobs: Ids, method: str) -> None:
+    for attempt in ATTEMPTS[method]:
+        _check(memory, bobs, attempt)
+
+
+def _bound(attempt: UowAttempt) -> Attempt:
+    return lambda alice, ids: alice.run(lambda uow: attempt(uow, ids))
+
+
+@pytest.mark.parametrize("method", UOW_METHODS)
+def test_nor_through_a_unit_of_work(sqlite_memory: MemoryManager, method: str) -> None:
+    ids = store_bobs(sqlite_memory)
+    for attempt in UOW_ATTEMPTS[method]:
+        _check(sqlite_memory, ids, _bound(attempt))
+
+
+def test_what_others_have_changes_no_count_that_is_seen(sqlite_memory: MemoryManager) -> None:
+    def seen() -> Any:
+        return _outcome(lambda: sqlite_memory.for_user("alice").run(lambda uow: uow.maintenance.counts()))
+
+    before = seen()
+    store_bobs(sqlite_memory)
+    assert seen() == before
+
+
+def test_the_whole_memory_does_see_and_change_what_the_attempts_try(memory: MemoryManager, bobs: Ids) -> None:
+    """Without this, attempts that name nothing of Bob's would prove nothing."""
+    assert memory.get_session(bobs.session) is not None
+    assert memory.get_message(bobs.message) is not None
+    assert memory.get_task(bobs.task) is not None
+    assert len(memory.search_messages(SECRET, user_id=BOB)) == 3
+    assert len(memory.knowledge_history(bobs.key, category=bobs.category, user_id=BOB)) == 2
+    assert memory.delete_knowledge(bobs.fact, key=bobs.key, category=bobs.category, source=bobs.source) == 1
+    assert memory.get_tasks(bobs.session)[0].client_id == bobs.client
+    assert memory.ensure_session(BOB, bobs.external).id == bobs.session
+    assert sum(len(rows) for rows in rows_of_others(memory).values()) > 10
