@@ -14,6 +14,7 @@ from alembic import context
 from sqlalchemy import BigInteger, Connection, Engine, text
 from sqlalchemy.types import TypeDecorator
 
+from mirai_memory.errors import SchemaError
 from mirai_memory.models import Base
 from mirai_memory.schema import VERSION_TABLE, is_projection_table, make_place, read_version
 
@@ -106,7 +107,7 @@ def _run_sqlite(connection: Connection) -> None:
         context.run_migrations()
         broken = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
         if broken:
-            raise RuntimeError(f"the migration would leave {len(broken)} broken references; nothing was changed")
+            raise SchemaError(f"the migration would leave {len(broken)} broken references; nothing was changed")
 
 
 def _run_postgres(connection: Connection, schema: str) -> None:
@@ -144,9 +145,9 @@ def run_online() -> None:
 def run_offline() -> None:
     """``--sql``: the statements on standard output, for an administrator to run."""
     given, schema = _wanted()
-    from sqlalchemy import make_url
+    from mirai_memory.database import resolve_url
 
-    url = make_url(given) if not isinstance(given, (Engine, Connection)) else given.engine.url
+    url = given.engine.url if isinstance(given, (Engine, Connection)) else resolve_url(given)
     name = url.get_backend_name()
     context.configure(dialect_name=name, literal_binds=True, **_options(name, schema))
     with context.begin_transaction():

@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from numbers import Real
 from typing import Any, TypeVar
 
 from mirai_memory.errors import InvalidInput
@@ -102,9 +103,23 @@ def row_id(field: str, value: Any) -> int:
     return int(value) if 0 < value <= MAX_INTEGER else 0
 
 
+def after(value: Any) -> int:
+    """The id after which a page begins; nothing comes after one that is larger than any."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise InvalidInput("after", f"must be an integer, not {type(value).__name__}")
+    return int(min(max(value, 0), MAX_INTEGER))
+
+
 def limit(field: str, value: Any, default: int) -> int:
-    """How many at most; None means the default, 0 none at all."""
-    return default if value is None else integer(field, value)
+    """How many at most; None means the default, 0 none at all. The largest leaves room to read one more."""
+    return default if value is None else min(integer(field, value), MAX_INTEGER - 1)
+
+
+def items(field: str, value: Any) -> list[Any]:
+    """What a list, a tuple or an iterator holds."""
+    if not isinstance(value, Iterable) or isinstance(value, (str, bytes, dict)):
+        raise InvalidInput(field, f"must be a list, not {type(value).__name__}")
+    return list(value)
 
 
 def period(field: str, value: Any, default: float, unit: str) -> timedelta:
@@ -182,11 +197,13 @@ def texts(field: str, value: Any, *, limit: int) -> list[str]:
 
 def vector(field: str, value: Any) -> list[float]:
     """A caller's own embedding: finite numbers that float16 can hold."""
+    # NumPy's own numbers are Real; a text or a dict would be read by its characters or keys.
+    given = list(value) if isinstance(value, Iterable) and not isinstance(value, (str, bytes, dict)) else []
     try:
-        numbers = [float(item) for item in value]
-    except (TypeError, ValueError, OverflowError):
+        numbers = [float(item) for item in given if isinstance(item, Real) and type(item) is not bool]
+    except OverflowError:
         numbers = []
-    if not numbers:
+    if not given or len(numbers) < len(given):
         raise InvalidInput(field, "must be a non-empty sequence of numbers")
     if not all(abs(item) <= 65_504 for item in numbers):
         raise InvalidInput(field, "must hold finite numbers of at most 65504 (the float16 range)")
@@ -203,7 +220,7 @@ def _json(field: str, value: T, limit: int) -> T:
 
 def _walk(field: str, value: Any, *, depth: int, above: set[int], budget: list[int]) -> None:
     """Refuse what would not come back from JSON as it went in; the budget stops a value that shares its parts."""
-    budget[0] -= 1
+    budget[0] -= 1 + (len(value) if isinstance(value, str) else 0)
     if budget[0] < 0:
         raise InvalidInput(field, "holds more values than the content limit allows")
     if isinstance(value, str):

@@ -89,7 +89,8 @@ class Facade:
 
     def add_messages(self, messages: Sequence[Message]) -> list[int]:
         """Append messages, each to its session, all or none; their ids in the same order. Raises as add_message."""
-        prepared = [entries.prepare(message, self._settings, self._clock) for message in messages]
+        given = _checks.items("messages", messages)
+        prepared = [entries.prepare(message, self._settings, self._clock) for message in given]
         return self._write(lambda uow: uow.messages.add_prepared(prepared)) if prepared else []
 
     def get_message(self, message_id: int) -> Message | None:
@@ -181,7 +182,7 @@ class Facade:
 
     def add_knowledge_many(self, items: Sequence[Knowledge], *, on_conflict: OnConflict | None = None) -> list[int]:
         """Store facts, all or none; as ``add_knowledge`` for each, in order."""
-        prepared = [facts.prepare(item, self._settings) for item in items]
+        prepared = [facts.prepare(item, self._settings) for item in _checks.items("items", items)]
         return self._write(lambda uow: [uow.knowledge.add_prepared(item, on_conflict) for item in prepared])
 
     # Across
@@ -217,7 +218,7 @@ class Facade:
 
     def _recall(self, query: str, user_id: str, limit: int, kinds: Sequence[RecallKind]) -> list[Knowledge | Message]:
         count = _checks.integer("limit", limit)
-        if isinstance(kinds, str) or not set(kinds) <= set(RECALL_KINDS):
+        if isinstance(kinds, str) or not all(kind in RECALL_KINDS for kind in _checks.items("kinds", kinds)):
             raise InvalidInput("kinds", f"must hold only {' and '.join(RECALL_KINDS)}")
         owner = _checks.owner(user_id)
         _check_query(query)

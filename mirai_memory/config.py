@@ -107,8 +107,9 @@ class _File:
         self.values: dict[str, Any] = _read_yaml(path) if path else {}
         _report_near_misses(self.values, path)
         memory = self.values.get("memory")
-        if path and isinstance(memory, dict) and isinstance(memory.get("db_path"), str):
-            memory["db_path"] = str(path.resolve().parent / memory["db_path"])
+        db_path = memory.get("db_path") if isinstance(memory, dict) else None
+        if path and isinstance(memory, dict) and isinstance(db_path, str) and db_path != ":memory:":
+            memory["db_path"] = str(path.resolve().parent / Path(db_path).expanduser())
 
     @classmethod
     def find(cls, path: str | os.PathLike[str] | None) -> _File:
@@ -147,6 +148,8 @@ class _UniqueKeys(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key is no plain text", key_node.start_mark)
             key = key_node.value
             if key in seen and key_node.tag != "tag:yaml.org,2002:merge":
                 raise yaml.constructor.ConstructorError(None, None, "the same key stands twice", key_node.start_mark)
@@ -163,9 +166,9 @@ class _UniqueKeys(yaml.SafeLoader):
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        if path.stat().st_size > _MAX_YAML_BYTES:
-            raise ConfigurationError(f"{path}: is larger than {_MAX_YAML_BYTES} bytes")
-        values = yaml.load(path.read_text(encoding="utf-8-sig"), _UniqueKeys)  # noqa: S506 - a SafeLoader
+        large = path.stat().st_size > _MAX_YAML_BYTES
+        text = "" if large else path.read_text(encoding="utf-8-sig")
+        values = yaml.load(text, _UniqueKeys)  # noqa: S506 - a SafeLoader
     except OSError as error:
         problem = f"cannot be read ({error.strerror or type(error).__name__})"
     except UnicodeDecodeError as error:
@@ -176,6 +179,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         problem = f"is no YAML ({type(error).__name__})"
     else:
+        if large:
+            raise ConfigurationError(f"{path}: is larger than {_MAX_YAML_BYTES} bytes")
         if values is None:
             return {}
         if isinstance(values, dict):
@@ -251,4 +256,5 @@ def _unparsable_variable(error: SettingsError) -> str:
     # pydantic-settings names the section only; the variable is the one below it that is no JSON.
     section = str(error).split('"')[1].upper() if '"' in str(error) else ""
     names = [name for name in os.environ if name.upper().startswith(PREFIX + section)]
+    names = [name for name in names if os.environ[name].lstrip().startswith(("{", "["))] or names
     return "variable " + (names[0] if len(names) == 1 else f"{PREFIX}{section}...")

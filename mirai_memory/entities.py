@@ -62,7 +62,7 @@ class _Entity:
     def __post_init__(self) -> None:
         for name in self._containers:
             value = getattr(self, name)
-            if value:
+            if isinstance(value, (list, dict)):
                 object.__setattr__(self, name, _own(value))
 
     def to_dict(self) -> JsonObject:

@@ -62,6 +62,8 @@ class NotFound(MiraiMemoryError, LookupError):
 
     def __init__(self, kind: str, id: str | int) -> None:
         # The arguments go to the base class as they came, so that the error survives pickling between processes.
+        if isinstance(id, int) and id.bit_length() > 64:
+            id = f"of {id.bit_length()} bits"  # Python writes no integer of more than 4,300 digits
         super().__init__(kind, id)
         self.kind, self.id = kind, id
 

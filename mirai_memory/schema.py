@@ -100,10 +100,14 @@ def _use_wal(database: Database) -> None:
 
 
 def _check_place(path: Path, *, read_only: bool) -> None:
-    if path.is_dir():
+    try:
+        is_folder, exists = path.is_dir(), path.exists()
+    except OSError as error:  # too long a name, a folder that may not be looked into
+        raise StorageError(f"{path} cannot be looked at: {error.strerror}") from error
+    if is_folder:
         raise StorageError(f"{path} is a folder; name a file in it")
     if read_only:
-        if not path.exists():
+        if not exists:
             raise StorageError(f"{path} does not exist")
         return
     try:
@@ -238,7 +242,9 @@ def current(url: str | os.PathLike[str] | URL, *, schema: str = DEFAULT_SCHEMA) 
     path = sqlite_path(target)
     if path is not None:
         _check_place(path, read_only=True)
-    database = open_database(target, Options(schema=schema, read_only=True))
+    # A connection that may not write leaves -wal and -shm beside a WAL file: only where it must be one.
+    read_only = path is not None and not os.access(path, os.W_OK)
+    database = open_database(target, Options(schema=schema, read_only=read_only))
     try:
         return _read_version(database)
     finally:

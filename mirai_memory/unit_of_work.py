@@ -69,12 +69,18 @@ class UnitOfWork:
 
     @property
     def maintenance(self) -> Maintenance:
+        self._refuse_owner("maintenance")
         return Maintenance(self._work)
 
     @property
     def db(self) -> Db:
         """The SQLAlchemy connection of this transaction, for SQL of your own."""
+        self._refuse_owner("db")
         return self._work.db
+
+    def _refuse_owner(self, name: str) -> None:
+        if self._work.owner is not None:
+            raise InvalidInput(name, "knows no owner, and is not for the unit of work of one; use MemoryManager.run")
 
 
 class Store:

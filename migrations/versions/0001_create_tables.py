@@ -95,9 +95,11 @@ def _create_messages() -> None:
         sa.Column("model", sa.Text(), nullable=True),
         sa.Column("metadata", sa.JSON(none_as_null=True), server_default="{}", nullable=False),
         sa.Column("client_id", sa.Text(), nullable=True),
-        sa.CheckConstraint("kind = 'item' OR role IS NOT NULL", name="ck_messages__chat_has_role"),
-        sa.CheckConstraint("kind IN ('chat', 'item')", name="ck_messages__kind"),
-        sa.CheckConstraint("role IN ('system', 'user', 'assistant', 'tool', 'developer')", name="ck_messages__role"),
+        sa.CheckConstraint("kind = 'item' OR role IS NOT NULL", name=op.f("ck_messages__chat_has_role")),
+        sa.CheckConstraint("kind IN ('chat', 'item')", name=op.f("ck_messages__kind")),
+        sa.CheckConstraint(
+            "role IN ('system', 'user', 'assistant', 'tool', 'developer')", name=op.f("ck_messages__role")
+        ),
         sa.ForeignKeyConstraint(
             ["session_id"], ["sessions.id"], name="fk_messages__session_id__sessions", ondelete="CASCADE"
         ),
@@ -143,7 +145,9 @@ def _create_tasks() -> None:
         sa.Column("completed_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("metadata", sa.JSON(none_as_null=True), server_default="{}", nullable=False),
         sa.Column("client_id", sa.Text(), nullable=True),
-        sa.CheckConstraint("status IN ('pending', 'in_progress', 'completed', 'failed')", name="ck_tasks__status"),
+        sa.CheckConstraint(
+            "status IN ('pending', 'in_progress', 'completed', 'failed')", name=op.f("ck_tasks__status")
+        ),
         sa.ForeignKeyConstraint(
             ["session_id"], ["sessions.id"], name="fk_tasks__session_id__sessions", ondelete="CASCADE"
         ),
@@ -183,9 +187,9 @@ def _create_knowledge() -> None:
         sa.Column("message_id", sa.BigInteger(), nullable=True),
         sa.Column("metadata", sa.JSON(none_as_null=True), server_default="{}", nullable=False),
         sa.CheckConstraint(
-            "source_kind IN ('user', 'assistant', 'tool', 'document', 'import')", name="ck_knowledge__source_kind"
+            "source_kind IN ('user', 'assistant', 'tool', 'document', 'import')", name=op.f("ck_knowledge__source_kind")
         ),
-        sa.CheckConstraint("confidence >= 0 AND confidence <= 1", name="ck_knowledge__confidence"),
+        sa.CheckConstraint("confidence >= 0 AND confidence <= 1", name=op.f("ck_knowledge__confidence")),
         sa.ForeignKeyConstraint(
             ["message_id"], ["messages.id"], name="fk_knowledge__message_id__messages", ondelete="SET NULL"
         ),
@@ -231,11 +235,11 @@ def _create_embeddings() -> None:
         sa.Column("vector", sa.LargeBinary(), nullable=True),
         sa.Column("content_hash", sa.Text(), nullable=False),
         sa.Column("status", sa.Text(), nullable=False),
-        sa.CheckConstraint("kind IN ('message', 'knowledge')", name="ck_embeddings__kind"),
+        sa.CheckConstraint("kind IN ('message', 'knowledge')", name=op.f("ck_embeddings__kind")),
         sa.CheckConstraint(
-            "status <> 'ready' OR (vector IS NOT NULL AND dim > 0)", name="ck_embeddings__ready_has_vector"
+            "status <> 'ready' OR (vector IS NOT NULL AND dim > 0)", name=op.f("ck_embeddings__ready_has_vector")
         ),
-        sa.CheckConstraint("status IN ('ready', 'pending', 'failed')", name="ck_embeddings__status"),
+        sa.CheckConstraint("status IN ('ready', 'pending', 'failed')", name=op.f("ck_embeddings__status")),
         sa.PrimaryKeyConstraint("id", name="pk_embeddings"),
         sa.UniqueConstraint("kind", "item_id", "model", name="uq_embeddings__kind_item_id_model"),
         sqlite_autoincrement=True,

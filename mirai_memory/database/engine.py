@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -33,6 +33,8 @@ class Options:
 
 class Dialect(Protocol):
     """What ``sqlite.py`` and ``postgres.py`` each say in their own way."""
+
+    reading: Mapping[str, Any]  # execution options that make a read one consistent view
 
     def create_engine(self, url: URL, options: Options, **arguments: Any) -> Engine: ...
     def translate(self, error: BaseException) -> MiraiMemoryError | None: ...
@@ -71,6 +73,9 @@ class Database:
                 yield db
                 if write:
                     transaction.commit()
+            except BaseException:
+                _roll_back(db)
+                raise
             finally:
                 if transaction.is_active:
                     transaction.rollback()
@@ -100,6 +105,17 @@ class Database:
 
     def dispose(self) -> None:
         self.writer.dispose()
+
+
+def _roll_back(db: Db) -> None:
+    """Straight on the driver: SQLAlchemy takes a transaction whose COMMIT failed for ended, but SQLite keeps it open,
+    and the connection would go back to the pool with the write lock."""
+    if db.closed or db.invalidated:
+        return
+    try:
+        db.connection.rollback()
+    except Exception:
+        db.invalidate()  # it cannot even roll back: it goes, and its transaction with it
 
 
 def driver_error(error: BaseException) -> BaseException:
@@ -132,7 +148,7 @@ def open_database(url: URL, options: Options) -> Database:
         url=url,
         options=options,
         dialect=dialect,
-        reader=engine.execution_options(mirai_begin="DEFERRED"),
+        reader=engine.execution_options(mirai_begin="DEFERRED", **dialect.reading),
         writer=engine.execution_options(mirai_begin="IMMEDIATE"),
         turn=threading.RLock() if in_memory else None,
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import psycopg
@@ -46,6 +48,8 @@ _FAULTS: dict[str, tuple[type[MiraiMemoryError], str]] = {
 
 class PostgreSQL:
     """The dialect's part of ``database.engine``."""
+
+    reading: Mapping[str, Any] = MappingProxyType({"isolation_level": "REPEATABLE READ"})
 
     def create_engine(self, url: URL, options: Options, **arguments: Any) -> Engine:
         engine = create_engine(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
 
@@ -43,6 +45,8 @@ _FAULTS: dict[int, tuple[type[MiraiMemoryError], str]] = {
 class SQLite:
     """The dialect's part of ``database.engine``."""
 
+    reading: Mapping[str, Any] = MappingProxyType({})
+
     def create_engine(self, url: URL, options: Options, **arguments: Any) -> Engine:
         path = sqlite_path(url)
         if path is None:
@@ -60,13 +64,12 @@ class SQLite:
             **arguments,
         )
         event.listen(engine, "begin", _begin)
+        event.listen(engine, "handle_error", _refuse_large_number)
         return engine
 
     def translate(self, error: BaseException) -> MiraiMemoryError | None:
         if isinstance(error, sqlite3.IntegrityError):
             return Conflict("row", "", "a rule of the schema would be broken; nothing was changed")
-        if isinstance(error, OverflowError):
-            return InvalidInput("number", "must fit into 64 bits")
         if not isinstance(error, sqlite3.Error):
             return None
         if "no such table" in str(error) or "no such column" in str(error):
@@ -93,10 +96,12 @@ def _connect(path: Any, options: Options) -> sqlite3.Connection:
     # The driver's own transactions are switched off: it would run DDL and SELECT outside of them. Checking of
     # threads too: the pool hands a connection to one thread at a time.
     connection = sqlite3.connect(target, uri=True, timeout=timeout, isolation_level=None, check_same_thread=False)
-    cursor = connection.cursor()
-    for pragma in _pragmas(options):
-        cursor.execute(f"PRAGMA {pragma}").fetchall()
-    cursor.close()
+    try:
+        for pragma in _pragmas(options):
+            connection.execute(f"PRAGMA {pragma}").fetchall()
+    except BaseException:
+        connection.close()  # damaged: the error's traceback would keep it open, with -wal and -shm beside the file
+        raise
     return connection
 
 
@@ -117,6 +122,12 @@ def _begin(connection: Connection) -> None:
     driver = connection.connection.driver_connection
     assert driver is not None
     driver.execute("BEGIN " + connection.get_execution_options().get("mirai_begin", "IMMEDIATE"))
+
+
+def _refuse_large_number(context: Any) -> None:
+    # Here and not in translate(): an OverflowError of the caller's own code is the caller's.
+    if isinstance(context.original_exception, OverflowError):
+        raise InvalidInput("number", "must fit into 64 bits") from context.original_exception
 
 
 def switch_to_wal(engine: Engine, *, wait: float) -> None:

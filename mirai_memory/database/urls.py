@@ -50,8 +50,15 @@ def _from_settings(settings: Settings | None) -> URL:
 def _sqlite(text: str) -> URL:
     if not text or "\x00" in text:
         raise ConfigurationError("the path of the database is empty or has a NUL")
+    try:
+        path = text if text == MEMORY else str(Path(text).expanduser().absolute())
+        path.encode()  # what the URL of the file is made of
+    except (RuntimeError, UnicodeEncodeError):
+        path = ""
+    if not path:
+        raise ConfigurationError("the path of the database names no home folder, or has a lone surrogate")
     # By URL.create, not by a string: "?", "#" and "%" in a path would open another file.
-    return URL.create("sqlite", database=text if text == MEMORY else str(Path(text).expanduser().absolute()))
+    return URL.create("sqlite", database=path)
 
 
 def _known(url: URL) -> URL:
@@ -74,4 +81,5 @@ def display(url: URL) -> str:
     """A path for SQLite, else the URL with its password hidden."""
     if url.get_backend_name() == "sqlite":
         return str(url.database)
-    return url.render_as_string(hide_password=True)
+    secret = {name: "***" for name in url.query if "password" in name.lower()}
+    return url.update_query_dict(secret).render_as_string(hide_password=True)

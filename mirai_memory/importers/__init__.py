@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mirai_memory.importers.base import Conversation, Importer, ImportFault, ImportReport, SessionDraft
-from mirai_memory.importers.run import FORMATS, Progress, import_file
+from mirai_memory.importers.run import FORMATS, Progress, detect_format, import_file
 
 __all__ = [
     "FORMATS",
@@ -13,5 +13,6 @@ __all__ = [
     "Importer",
     "Progress",
     "SessionDraft",
+    "detect_format",
     "import_file",
 ]

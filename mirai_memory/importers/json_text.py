@@ -124,12 +124,25 @@ class JsonReader:
         while True:
             if self.peek() != '"':
                 raise NotJson(self._unexpected("a key"))
-            key = self.value()
+            key = self._key()
             self._take(":")
             yield key
             if self.peek() != ",":
                 return self._take("}")
             self._take(",")
+
+    def _key(self) -> str:
+        try:
+            return str(self.value())
+        except (NotUtf8, TooLong):
+            raise NotJson("a key that is too long, or has bytes that are no UTF-8") from None
+
+    def begins_with_key(self, key: str) -> bool:
+        """Whether the first key of the object at the cursor is this one; the cursor stays."""
+        opening = re.compile(rf'\{{\s*"{re.escape(key)}"\s*:')
+        while len(self._text) - self._position < _CHUNK and self._more():
+            pass
+        return opening.match(self._text, self._position) is not None
 
     def value(self, limit: int = MAX_VALUE) -> Any:
         """The value at the cursor, whole. Raises NotJson, or TooLong with the cursor left where it was."""

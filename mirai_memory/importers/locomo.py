@@ -11,7 +11,7 @@ from typing import Any
 from mirai_memory import _checks
 from mirai_memory.entities import Message
 from mirai_memory.errors import InvalidInput
-from mirai_memory.importers.base import Conversation, FaultList, SessionDraft
+from mirai_memory.importers.base import Conversation, FaultList, Options, SessionDraft, refused
 from mirai_memory.importers.json_text import MAX_VALUE, JsonReader, NotJson, NotUtf8, TooLong
 
 _SESSION = re.compile(r"session_(\d{1,6})")
@@ -25,6 +25,7 @@ class LoCoMo:
     """The importer of LoCoMo samples: each is stored whole, one session per session, the turns as user messages."""
 
     name = "locomo"
+    has_owners = False
 
     def detect(self, path: Path) -> bool:
         try:
@@ -33,14 +34,14 @@ class LoCoMo:
         except NotJson:
             return False
 
-    def conversations(self, path: Path) -> Iterator[Conversation]:
+    def conversations(self, path: Path, options: Options) -> Iterator[Conversation]:
         number = 0
         with path.open("rb") as file:
             try:
                 for number, sample, fault in _samples(file):
-                    yield _refused(f"sample {number}", fault) if fault else _conversation(path, number, sample)
+                    yield refused(f"sample {number}", fault) if fault else _conversation(path, number, sample)
             except NotJson as error:
-                yield _refused(f"after sample {number}", str(error))
+                yield refused(f"after sample {number}", str(error))
 
 
 def _samples(file: Any) -> Iterator[tuple[int, Any, str | None]]:
@@ -59,12 +60,6 @@ def _samples(file: Any) -> Iterator[tuple[int, Any, str | None]]:
 def _is_sample(value: Any) -> bool:
     conversation = value.get("conversation") if isinstance(value, dict) else None
     return isinstance(conversation, dict) and any(_SESSION.match(key) for key in conversation)
-
-
-def _refused(place: str, reason: str) -> Conversation:
-    faults = FaultList()
-    faults.add(place, reason)
-    return Conversation(place=place, faults=faults.listed, fault_count=faults.count)
 
 
 def _conversation(path: Path, number: int, sample: Any) -> Conversation:

@@ -13,7 +13,7 @@ from typing import Any
 from mirai_memory import _checks
 from mirai_memory.entities import Message
 from mirai_memory.errors import InvalidInput
-from mirai_memory.importers.base import Conversation, FaultList, SessionDraft
+from mirai_memory.importers.base import Conversation, FaultList, Options, SessionDraft
 from mirai_memory.importers.openai_layout import Entry, entries
 from mirai_memory.importers.openai_message import given_id, message_fields
 
@@ -26,12 +26,13 @@ class OpenAIChat:
     """The importer of OpenAI-format messages."""
 
     name = "openai"
+    has_owners = False
 
     def detect(self, path: Path) -> bool:
         found = islice(entries(path), _LOOKED_AT)
         return any(entry.message is not None and "role" in entry.message for entry in found)
 
-    def conversations(self, path: Path) -> Iterator[Conversation]:
+    def conversations(self, path: Path, options: Options) -> Iterator[Conversation]:
         # The file is read twice, side by side: to learn a conversation's id, which may stand after its messages, and
         # all its faults; and to hand its messages out. So it is checked before a transaction opens, and never held.
         outlines, bodies = (groupby(entries(path), key=attrgetter("conversation")) for _ in range(2))

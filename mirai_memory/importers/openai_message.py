@@ -92,11 +92,12 @@ def _timestamp(raw: dict[str, Any]) -> datetime | None:
     for field in _TIMES:
         value = raw.get(field)
         if value is not None:
-            return _moment(field, value)
+            return moment(field, value)
     return None
 
 
-def _moment(field: str, value: Any) -> datetime:
+def moment(field: str, value: Any) -> datetime:
+    """A time as files have it, in UTC: seconds since 1970, or ISO 8601 with its zone. Raises InvalidInput."""
     if isinstance(value, str):
         try:
             return _checks.moment(field, datetime.fromisoformat(value))

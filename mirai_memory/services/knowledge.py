@@ -132,8 +132,14 @@ class KnowledgeBase(Service):
 
     def _open_row(self, values: dict[str, Any]) -> Row[Any] | None:
         same = [KNOWLEDGE.c[name] == values[name] for name in ("user_id", "category", "key")]
-        statement = select(KNOWLEDGE).where(*same, *_is_open())
-        return self._db.execute(statement.with_for_update()).one_or_none()
+        # Looked for before it is held: a row that is held may be superseded by the time the hold is granted, and the
+        # statement that waited does not see its successor.
+        while (id := self._db.execute(select(KNOWLEDGE.c.id).where(*same, *_is_open())).scalar()) is not None:
+            held = select(KNOWLEDGE).where(KNOWLEDGE.c.id == id, *_is_open()).with_for_update()
+            row = self._db.execute(held).one_or_none()
+            if row is not None:
+                return row
+        return None
 
     def _insert(self, prepared: Prepared) -> int:
         values = prepared.values
@@ -165,8 +171,10 @@ class KnowledgeBase(Service):
     def _supersede(self, current: Row[Any], prepared: Prepared) -> int:
         # The old row is closed first: only one may be open at any moment.
         old = update(KNOWLEDGE).where(KNOWLEDGE.c.id == current.id)
-        self._db.execute(old.values(superseded_at=prepared.values["updated_at"]))
-        self._forget_projections("knowledge", [current.id])
+        now = prepared.values["updated_at"]
+        self._db.execute(old.values(superseded_at=now))
+        if prepared.values["valid_from"] <= now:
+            self._forget_projections("knowledge", [current.id])  # else it is true, and found, until then
         id = self._insert(prepared)
         self._db.execute(old.values(superseded_by=id))
         return id
@@ -191,21 +199,18 @@ class KnowledgeBase(Service):
         if key is not None:
             statement = statement.where(KNOWLEDGE.c.key == _checks.name("key", key))
         if after is not None:
-            statement = statement.where(KNOWLEDGE.c.id > _checks.row_id("after", after))
+            statement = statement.where(KNOWLEDGE.c.id > _checks.after(after))
         now = self._now()
-        if as_of is None and known_at is None:
-            statement = statement.where(KNOWLEDGE.c.superseded_at.is_(None), *_true_at(now), _not_expired(now))
-        else:
-            true = now if as_of is None else _checks.moment("as_of", as_of)
-            known = now if known_at is None else _checks.moment("known_at", known_at)
-            statement = statement.where(*_true_at(true), *_believed(true, known), _not_expired(now))
+        true = now if as_of is None else _checks.moment("as_of", as_of)
+        known = now if known_at is None else _checks.moment("known_at", known_at)
+        statement = statement.where(*_true_at(true), *_believed(true, known), _not_expired(now))
         found = [self._fact(row) for row in self._db.execute(statement)]
         return self._with_vectors(found) if with_embedding else found
 
     def newest(self, limit: int) -> list[Knowledge]:
         """The current facts that were stored last, newest first."""
         now = self._now()
-        current = [KNOWLEDGE.c.superseded_at.is_(None), *_true_at(now), _not_expired(now), self._visible(None)]
+        current = [*_true_at(now), *_believed(now, now), _not_expired(now), self._visible(None)]
         statement = select(KNOWLEDGE).where(*current).order_by(KNOWLEDGE.c.id.desc()).limit(limit)
         return [self._fact(row) for row in self._db.execute(statement)]
 
@@ -265,7 +270,7 @@ class KnowledgeBase(Service):
         if _checks.number("min_confidence", min_confidence, least=0.0, most=1.0):
             narrow.append(KNOWLEDGE.c.confidence >= min_confidence)
         now = self._now()
-        always = [KNOWLEDGE.c.superseded_at.is_(None), *_true_at(now), _not_expired(now), self._visible(user_id)]
+        always = [*_true_at(now), *_believed(now, now), _not_expired(now), self._visible(user_id)]
         hits = self._index.lexical(
             self._db,
             "knowledge",

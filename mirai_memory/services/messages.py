@@ -231,12 +231,12 @@ class Messages(Service):
 
     def update(self, message_id: int, content: str) -> Message:
         """Replace the text; ``parts`` and ``tokens``, which described the old one, go."""
+        values = {"content": _checks.text("content", content, limit=self._settings.max_content_chars)}
         row = self._row(message_id)
         if row is None:
             raise NotFound("message", message_id)
         if row.kind != "chat":
             raise InvalidInput("message_id", "names a message of kind 'item', which is kept exactly as it came")
-        values = {"content": _checks.text("content", content, limit=self._settings.max_content_chars)}
         changed = update(MESSAGES).where(MESSAGES.c.id == row.id).values(**values, parts=None, tokens=None)
         self._db.execute(changed)
         self._forget_projections("message", [row.id])
@@ -340,7 +340,7 @@ class Messages(Service):
         id = _checks.name("session_id", session_id)
         statement = self._own(_SELECT, MESSAGES.c.user_id).where(MESSAGES.c.session_id == id)
         if after is not None:
-            statement = statement.where(MESSAGES.c.id > _checks.row_id("after", after))
+            statement = statement.where(MESSAGES.c.id > _checks.after(after))
         return [to_message(row) for row in self._db.execute(statement.order_by(MESSAGES.c.position).limit(limit))]
 
     def search(

@@ -52,16 +52,14 @@ class Preferences(Service):
         """Set the named fields and keep the others; ``metadata`` is merged key by key."""
         unknown = sorted(set(changes) - set(CHANGEABLE))
         if unknown:
-            raise InvalidInput(unknown[0], f"is no preference; they are {', '.join(CHANGEABLE)}")
+            shown = unknown[0] if len(unknown[0]) <= 40 and unknown[0].isidentifier() else "a name"
+            raise InvalidInput(shown, f"is no preference; they are {', '.join(CHANGEABLE)}")
         owner = self._owner_of(user_id)
+        checked(replace(UserPreferences(user_id=owner), **changes), self._settings)
         stored = self.get(owner, for_update=True)
         before = stored or UserPreferences(user_id=owner)
-        limit = self._settings.max_content_chars
         if "metadata" in changes:
-            changes = {
-                **changes,
-                "metadata": before.metadata | _checks.json_object("metadata", changes["metadata"], limit=limit),
-            }
+            changes = {**changes, "metadata": before.metadata | changes["metadata"]}
         return self._write(checked(replace(before, **changes), self._settings), stored)
 
     def _write(self, wanted: UserPreferences, stored: UserPreferences | None) -> UserPreferences:

@@ -44,6 +44,9 @@ class Sessions(Service):
         metadata: JsonObject | None = None,
     ) -> Session:
         owner = self._owner_of(user_id)
+        if session_id is not None and self._owner is not None:
+            # That one is taken would tell of another owner's session.
+            raise InvalidInput("session_id", "is not for one owner to choose; use ensure")
         id = new_session_id() if session_id is None else _checks.name("session_id", session_id)
         if session_id is not None and self._db.execute(select(SESSIONS.c.id).where(SESSIONS.c.id == id)).first():
             raise Conflict("session", id, "already exists; leave session_id out, or use ensure_session")
@@ -60,6 +63,8 @@ class Sessions(Service):
         """The owner's session of that name, made if there is none; ``agent_id`` and ``metadata`` are for a new one."""
         owner = self._owner_of(user_id)
         name = _checks.name("external_id", external_id)
+        _checks.optional_name("agent_id", agent_id)
+        self._metadata(metadata)
         found = self._named(owner, name)
         if found is not None:
             return found
@@ -95,7 +100,8 @@ class Sessions(Service):
         return Session(**values)
 
     def _metadata(self, metadata: Any) -> JsonObject:
-        return _checks.json_object("metadata", metadata or {}, limit=self._settings.max_content_chars)
+        given = {} if metadata is None else metadata
+        return _checks.json_object("metadata", given, limit=self._settings.max_content_chars)
 
     def get(self, session_id: str) -> Session | None:
         row = self._db.execute(self._own(_SELECT, SESSIONS.c.user_id).where(SESSIONS.c.id == _id(session_id))).first()
@@ -121,7 +127,10 @@ class Sessions(Service):
     def active(self, since: datetime) -> list[Session]:
         """Those active since then, the latest first."""
         statement = self._own(_SELECT, SESSIONS.c.user_id).where(SESSIONS.c.last_active >= since)
-        return [to_session(row) for row in self._db.execute(statement.order_by(SESSIONS.c.last_active.desc()))]
+        return [
+            to_session(row)
+            for row in self._db.execute(statement.order_by(SESSIONS.c.last_active.desc(), SESSIONS.c.id.desc()))
+        ]
 
     def page(self, *, limit: int, after: str | None = None) -> list[Session]:
         """One page, in order of (created_at, id)."""

@@ -108,7 +108,7 @@ class Tasks(Service):
         if status is not None:
             statement = statement.where(TASKS.c.status == _checks.one_of("status", status, TASK_STATUSES))
         if after is not None:
-            statement = statement.where(TASKS.c.id > _checks.row_id("after", after))
+            statement = statement.where(TASKS.c.id > _checks.after(after))
         return [Task(**row._mapping) for row in self._db.execute(statement)]
 
     def delete(self, task_id: int) -> None:

@@ -1,1 +1,55 @@
-"""What helps to test an application that keeps its memory here."""
+"""What helps to test an application that keeps its memory here. Needs the extra ``testing``, except for FrozenClock.
+
+``mirai_memory.testing.plugin`` has the fixtures, ``factories`` makes entities, and a test class that inherits
+``MemoryContract`` holds a database to what every backend owes.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mirai_memory.testing.canary import OwnerCanary
+    from mirai_memory.testing.clock import FrozenClock
+    from mirai_memory.testing.contract import MemoryContract
+    from mirai_memory.testing.factories import (
+        KnowledgeFactory,
+        MessageFactory,
+        PreferencesFactory,
+        SessionFactory,
+        TaskFactory,
+    )
+
+# Imported when first asked for: the clock is of use without pytest and factory-boy.
+_HOME_OF = {
+    "FrozenClock": "clock",
+    "KnowledgeFactory": "factories",
+    "MemoryContract": "contract",
+    "MessageFactory": "factories",
+    "OwnerCanary": "canary",
+    "PreferencesFactory": "factories",
+    "SessionFactory": "factories",
+    "TaskFactory": "factories",
+}
+
+__all__ = [
+    "FrozenClock",
+    "KnowledgeFactory",
+    "MemoryContract",
+    "MessageFactory",
+    "OwnerCanary",
+    "PreferencesFactory",
+    "SessionFactory",
+    "TaskFactory",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
