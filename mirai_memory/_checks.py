@@ -200,7 +200,7 @@ def vector(field: str, value: Any) -> list[float]:
     # NumPy's own numbers are Real; a text or a dict would be read by its characters or keys.
     given = list(value) if isinstance(value, Iterable) and not isinstance(value, (str, bytes, dict)) else []
     try:
-        numbers = [float(item) for item in given if isinstance(item, Real) and type(item) is not bool]
+        numbers = [float(item) for item in given if isinstance(item, Real) and not _is_truth_value(item)]
     except OverflowError:
         numbers = []
     if not given or len(numbers) < len(given):
@@ -208,6 +208,10 @@ def vector(field: str, value: Any) -> list[float]:
     if not all(abs(item) <= 65_504 for item in numbers):
         raise InvalidInput(field, "must hold finite numbers of at most 65504 (the float16 range)")
     return numbers
+
+
+def _is_truth_value(value: Any) -> bool:
+    return isinstance(value, bool)
 
 
 def _json(field: str, value: T, limit: int) -> T:
