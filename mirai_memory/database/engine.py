@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, Protocol
 
-from sqlalchemy import URL, Connection, Engine
+from sqlalchemy import URL, Connection, Engine, RootTransaction
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from mirai_memory.errors import MiraiMemoryError, MissingExtra, StorageError
@@ -37,6 +37,7 @@ class Dialect(Protocol):
     reading: Mapping[str, Any]  # execution options that make a read one consistent view
 
     def create_engine(self, url: URL, options: Options, **arguments: Any) -> Engine: ...
+    def begin(self, db: Db, *, write: bool) -> RootTransaction: ...
     def translate(self, error: BaseException) -> MiraiMemoryError | None: ...
     def is_transient(self, error: BaseException) -> bool: ...
     def size_bytes(self, db: Db) -> int: ...
@@ -68,7 +69,7 @@ class Database:
 
     def _begin(self, write: bool) -> Iterator[Db]:
         with (self.writer if write else self.reader).connect() as db:
-            transaction = db.begin()
+            transaction = self.dialect.begin(db, write=write)
             try:
                 yield db
                 if write:
@@ -148,8 +149,8 @@ def open_database(url: URL, options: Options) -> Database:
         url=url,
         options=options,
         dialect=dialect,
-        reader=engine.execution_options(mirai_begin="DEFERRED", **dialect.reading),
-        writer=engine.execution_options(mirai_begin="IMMEDIATE"),
+        reader=engine.execution_options(**dialect.reading) if dialect.reading else engine,
+        writer=engine,
         turn=threading.RLock() if in_memory else None,
     )
 

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 import psycopg
-from sqlalchemy import URL, Engine, create_engine, text
+from sqlalchemy import URL, Engine, RootTransaction, create_engine, text
 
 from mirai_memory.database.engine import Db, Options, dump_json
 from mirai_memory.errors import (
@@ -66,6 +66,9 @@ class PostgreSQL:
         # Our tables live in our own schema. Written into the statements, since a search_path would be session-level
         # state, which a pooler in transaction mode mixes up.
         return engine.execution_options(schema_translate_map={None: options.schema})
+
+    def begin(self, db: Db, *, write: bool) -> RootTransaction:
+        return db.begin()
 
     def translate(self, error: BaseException) -> MiraiMemoryError | None:
         if not isinstance(error, psycopg.Error):
