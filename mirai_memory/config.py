@@ -1,6 +1,7 @@
 """Settings: arguments > environment > ``.env`` > ``mirai.yaml`` > defaults; read once, frozen, typos reported.
 
-``mirai.yaml`` belongs to the host application and may hold other sections; below ``memory`` every name is checked.
+``mirai.yaml`` belongs to the host application and may hold other sections; below ``memory`` and ``monitoring.logs``
+every name is checked.
 """
 
 from __future__ import annotations
@@ -10,9 +11,8 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
@@ -24,13 +24,33 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from mirai_memory._yaml import read_yaml
 from mirai_memory.entities import OnConflict
 from mirai_memory.errors import ConfigurationError
 
 PREFIX, DELIMITER = "MIRAI_", "__"
 # Variables of ours that are no leaves of the tree.
 OUTSIDE_THE_TREE = frozenset({"MIRAI_CONFIG", "MIRAI_USER", "MIRAI_TEST_PG_URL"})
-_MAX_YAML_BYTES = 1_000_000
+
+Preference = Literal["coding_style", "communication_tone", "favorite_tools", "project_context"]
+PREFERENCES: tuple[Preference, ...] = ("coding_style", "communication_tone", "favorite_tools", "project_context")
+LogField = Literal[
+    "timestamp",
+    "level",
+    "module",
+    "message",
+    "model",
+    "tokens_in",
+    "tokens_out",
+    "latency_ms",
+    "attempt_number",
+    "error_code",
+    "user_id",
+]
+LOG_FIELDS: tuple[LogField, ...] = get_args(LogField)
+# Paths below, written relative in YAML, count from its folder.
+_PATHS = ("memory.db_path", "monitoring.logs.path")
+_SECTIONS = ("memory", "monitoring")  # with nothing below it, such a name is null in YAML, and means the defaults
 
 _Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
 _Days = Annotated[float, Field(ge=0, le=1_000_000)]
@@ -40,12 +60,19 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
+class _SharedSection(_Section):
+    """A section that the host application may use too: names that are not ours are none of our business."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
 class ShortTermSettings(_Section):
     max_messages: _Count = 12
     ttl_hours: Annotated[float, Field(gt=0, le=1_000_000)] = 24
 
 
 class LongTermSettings(_Section):
+    enabled: bool = True
     retention_days: _Days = 90
     on_conflict: dict[str, OnConflict] = {"default": "replace"}
 
@@ -54,7 +81,13 @@ class LongTermSettings(_Section):
         return self.on_conflict.get(category, self.on_conflict.get("default", "replace"))
 
 
+class UserPreferencesSettings(_Section):
+    enabled: bool = True
+    remember: tuple[Preference, ...] = PREFERENCES
+
+
 class MemorySettings(_Section):
+    enabled: bool = True
     backend: Literal["sqlite", "postgresql"] = "sqlite"
     db_path: Path = Path("data/mirai_memory.db")
     url: SecretStr | None = None
@@ -64,12 +97,31 @@ class MemorySettings(_Section):
     max_content_chars: Annotated[int, Field(ge=1, le=100_000_000)] = 1_000_000
     short_term: ShortTermSettings = ShortTermSettings()
     long_term: LongTermSettings = LongTermSettings()
+    user_preferences: UserPreferencesSettings = UserPreferencesSettings()
 
     @model_validator(mode="after")
     def _postgresql_needs_a_url(self) -> MemorySettings:
         if self.backend == "postgresql" and self.url is None:
             raise ValueError("backend postgresql needs memory.url")
         return self
+
+
+class RotateSettings(_Section):
+    enabled: bool = True
+    max_bytes: Annotated[int, Field(ge=1_000, le=1_000_000_000_000)] = 10_485_760
+    backup_count: Annotated[int, Field(ge=0, le=10_000)] = 5
+
+
+class LogSettings(_Section):
+    path: Path = Path("/tmp/mirai.log")
+    level: Literal["TRACE", "DEBUG", "INFO", "SUCCESS", "WARNING", "ERROR", "CRITICAL"] = "INFO"
+    format: Literal["json", "text"] = "json"
+    rotate: RotateSettings = RotateSettings()
+    fields: tuple[LogField, ...] = LOG_FIELDS
+
+
+class MonitoringSettings(_SharedSection):
+    logs: LogSettings = LogSettings()
 
 
 class Settings(BaseSettings):
@@ -85,6 +137,7 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,
     )
     memory: MemorySettings = MemorySettings()
+    monitoring: MonitoringSettings = MonitoringSettings()
 
     @classmethod
     def settings_customise_sources(
@@ -104,12 +157,20 @@ class _File:
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
-        self.values: dict[str, Any] = _read_yaml(path) if path else {}
+        self.values: dict[str, Any] = read_yaml(path) if path else {}
         _report_near_misses(self.values, path)
-        memory = self.values.get("memory")
-        db_path = memory.get("db_path") if isinstance(memory, dict) else None
-        if path and isinstance(memory, dict) and isinstance(db_path, str) and db_path != ":memory:":
-            memory["db_path"] = str(path.resolve().parent / Path(db_path).expanduser())
+        self.values = {key: {} if value is None and key in _SECTIONS else value for key, value in self.values.items()}
+        for name in _PATHS:
+            self._place(*name.split("."))
+
+    def _place(self, *names: str) -> None:
+        """Make a relative path count from the file's folder."""
+        section: Any = self.values
+        for name in names[:-1]:
+            section = section.get(name) if isinstance(section, dict) else None
+        value = section.get(names[-1]) if isinstance(section, dict) else None
+        if self.path and isinstance(section, dict) and isinstance(value, str) and value != ":memory:":
+            section[names[-1]] = str(self.path.resolve().parent / Path(value).expanduser())
 
     @classmethod
     def find(cls, path: str | os.PathLike[str] | None) -> _File:
@@ -140,53 +201,6 @@ def load_settings(path: str | os.PathLike[str] | None = None, **overrides: Any) 
     finally:
         _current_file.reset(token)
     raise ConfigurationError("; ".join(problems))
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML lets the last of two equal keys win in silence; here they are an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            if not isinstance(key_node, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(None, None, "a key is no plain text", key_node.start_mark)
-            key = key_node.value
-            if key in seen and key_node.tag != "tag:yaml.org,2002:merge":
-                raise yaml.constructor.ConstructorError(None, None, "the same key stands twice", key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        # Aliases of aliases grow without bound ("billion laughs"), and settings have no use for them.
-        if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-            raise yaml.constructor.ConstructorError(None, None, "aliases are not allowed", mark)
-        return super().compose_node(parent, index)
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        large = path.stat().st_size > _MAX_YAML_BYTES
-        text = "" if large else path.read_text(encoding="utf-8-sig")
-        values = yaml.load(text, _UniqueKeys)  # noqa: S506 - a SafeLoader
-    except OSError as error:
-        problem = f"cannot be read ({error.strerror or type(error).__name__})"
-    except UnicodeDecodeError as error:
-        problem = f"is not UTF-8 (byte {error.start})"
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        problem = f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}" if mark else str(error.problem)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        problem = f"is no YAML ({type(error).__name__})"
-    else:
-        if large:
-            raise ConfigurationError(f"{path}: is larger than {_MAX_YAML_BYTES} bytes")
-        if values is None:
-            return {}
-        if isinstance(values, dict):
-            return {str(key): {} if value is None and key == "memory" else value for key, value in values.items()}
-        problem = f"must hold sections (a mapping), not a {type(values).__name__}"
-    raise ConfigurationError(f"{path}: {problem}")
 
 
 def _report_near_misses(values: Mapping[str, Any], path: Path | None) -> None:

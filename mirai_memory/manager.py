@@ -15,7 +15,7 @@ from mirai_memory import _checks, schema
 from mirai_memory._facade import RECALL_KINDS, Facade, RecallKind
 from mirai_memory._time import Clock, utc_now
 from mirai_memory.config import MemorySettings, Settings, load_settings
-from mirai_memory.database import display, open_database, resolve_url
+from mirai_memory.database import MEMORY, display, open_database, resolve_url
 from mirai_memory.database.engine import Options
 from mirai_memory.entities import (
     JsonObject,
@@ -64,7 +64,9 @@ class MemoryManager(Facade):
         self._clock = clock or utc_now
         self._counter = token_counter or default_counter()
         self._owner = None
-        self._database = open_database(resolve_url(url, self._all_settings), _options(self._settings, read_only))
+        # Switched off, the memory works all the same, for as long as the process lives, and leaves no trace.
+        place = resolve_url(url if self._settings.enabled else MEMORY, self._all_settings)
+        self._database = open_database(place, _options(self._settings, read_only and self._settings.enabled))
         self._closed = False
         try:
             schema.ensure_current(self._database)

@@ -122,6 +122,7 @@ class Store:
         """One transaction, never run again: committed at the end of a write, else rolled back."""
         if write and self._database.options.read_only:
             raise ReadOnly("this memory was opened read-only")
+        started = time.perf_counter()
         with self._alone():
             try:
                 with self._database.begin(write=write) as db:
@@ -132,7 +133,15 @@ class Store:
                 translated = self._database.translated(error)
                 if translated is error:
                     raise
+                self._log(started, owner, write, type(translated).__name__)
                 raise translated from driver_error(error)
+            self._log(started, owner, write, None)
+
+    @staticmethod
+    def _log(started: float, owner: str | None, write: bool, error_code: str | None) -> None:
+        latency = round(1000 * (time.perf_counter() - started), 3)
+        bound = logger.bind(user_id=owner, latency_ms=latency, error_code=error_code)
+        bound.debug("unit of work: {}", "write" if write else "read")
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

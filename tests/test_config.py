@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -25,6 +27,7 @@ from mirai_memory import (
     load_settings,
     schema,
 )
+from mirai_memory.logging import configure_logging
 from mirai_memory.testing.clock import FrozenClock
 
 CANARY = "cAnArY-sEcReT"
@@ -603,6 +606,47 @@ def _asked(leaf: str, pragma: str) -> Callable[[Any, str], Any]:
     return lambda value, _url: _opened(leaf, value, _pragma(pragma), "x.db")
 
 
+def _facts(value: Any, _url: str) -> Any:
+    key = "memory.long_term.enabled"
+    return _opened(key, value, lambda m: (_outcome(lambda: m.add_knowledge(Knowledge(value="v"))), m.get_knowledge() == []),
+                   ":memory:")  # fmt: skip
+
+
+def _likes(key: str) -> Callable[[Any, str], Any]:
+    def ask(memory: MemoryManager) -> Any:
+        liked = _outcome(lambda: memory.update_user_preferences("alice", coding_style="typed", favorite_tools=["uv"]))
+        stored = memory.get_user_preferences("alice")
+        return (liked if isinstance(liked, type) else None), stored and (stored.coding_style, stored.favorite_tools)
+
+    return lambda value, _url: _opened(key, value, ask, ":memory:")
+
+
+def _logged(key: str) -> Callable[[Any, str], Any]:
+    """What lies in the folder after some lines were logged under this setting."""
+
+    def ask(value: Any, _url: str) -> Any:
+        folder = Path("logged")
+        shutil.rmtree(folder, ignore_errors=True)
+        leaves = {"monitoring.logs.path": "logged/a.log", "monitoring.logs.rotate.max_bytes": 1_000, key: value}
+        overrides: dict[str, Any] = {}
+        for name, given in leaves.items():
+            *sections, leaf = name.split(".")
+            place = overrides
+            for section in sections:
+                place = place.setdefault(section, {})
+            place[leaf] = given
+        with configure_logging(load_settings(**overrides)), MemoryManager(":memory:") as memory:
+            for _ in range(40):
+                memory.cleanup_old_sessions()  # says so at level INFO, and each unit of work at level DEBUG
+        files = sorted(path for path in folder.iterdir() if not path.name.endswith(".lock"))
+        newest = files[0].read_text("utf-8").splitlines()[-1]
+        shape = sorted(json.loads(newest)) if newest.startswith("{") else "text"
+        text = "".join(path.read_text("utf-8") for path in files)
+        return [path.name for path in files], [path.stat().st_size < 2_000 for path in files], shape, "unit of" in text
+
+    return ask
+
+
 # For each leaf: two values, and what a public call says with either.
 LEAVES: Mapping[str, tuple[Any, Any, Callable[[Any, str], Any]]] = {
     "memory.backend": ("sqlite", "postgresql", _backend),
@@ -615,6 +659,21 @@ LEAVES: Mapping[str, tuple[Any, Any, Callable[[Any, str], Any]]] = {
     "memory.short_term.max_messages": (2, 3, _window),
     "memory.short_term.ttl_hours": (1, 3, _active),
     "memory.long_term.retention_days": (1, 3, _retention),
+    "memory.enabled": (True, False, lambda value, _url: _opened("memory.enabled", value, lambda m: m.url, "x.db")),
+    "memory.long_term.enabled": (True, False, _facts),
+    "memory.user_preferences.enabled": (True, False, _likes("memory.user_preferences.enabled")),
+    "memory.user_preferences.remember": (
+        ["coding_style"],
+        ["favorite_tools"],
+        _likes("memory.user_preferences.remember"),
+    ),
+    "monitoring.logs.path": ("logged/a.log", "logged/b.log", _logged("monitoring.logs.path")),
+    "monitoring.logs.level": ("INFO", "DEBUG", _logged("monitoring.logs.level")),
+    "monitoring.logs.format": ("json", "text", _logged("monitoring.logs.format")),
+    "monitoring.logs.fields": (["message"], ["message", "level"], _logged("monitoring.logs.fields")),
+    "monitoring.logs.rotate.enabled": (True, False, _logged("monitoring.logs.rotate.enabled")),
+    "monitoring.logs.rotate.max_bytes": (1_000, 100_000, _logged("monitoring.logs.rotate.max_bytes")),
+    "monitoring.logs.rotate.backup_count": (1, 3, _logged("monitoring.logs.rotate.backup_count")),
     "memory.long_term.on_conflict": ({"default": "replace"}, {"default": "reject"}, _conflict),
 }
 

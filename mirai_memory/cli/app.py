@@ -7,14 +7,26 @@ from typing import Annotated
 import typer
 
 from mirai_memory._version import __version__
-from mirai_memory.cli import PROGRAM, db, demo, importing, reading
+from mirai_memory.cli import (
+    PROGRAM,
+    context,
+    db,
+    demo,
+    importing,
+    knowledge,
+    logs,
+    preferences,
+    reading,
+    remembering,
+    tasks,
+)
 from mirai_memory.cli.failures import Group
+from mirai_memory.cli.options import examples
 
 app = typer.Typer(
     cls=Group,
     name=PROGRAM,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -38,10 +50,16 @@ def root(
     """
 
 
-app.command("demo")(demo.demo)
-app.command("import")(importing.import_)
-app.command("recall")(reading.recall)
-app.command("history")(reading.history)
-app.command("sessions")(reading.sessions)
-app.command("stats")(reading.stats)
+app.command("demo", epilog=examples("demo"))(demo.demo)
+app.command("import", epilog=examples("import chat.jsonl --user alice"))(importing.import_)
+app.command("remember", epilog=examples("remember 'Alice lives in Perm' --key city --user alice"))(remembering.remember)
+app.command("recall", epilog=examples("recall 'where does she live' --user alice"))(reading.recall)
+app.command("context", epilog=examples("context --max-tokens 2000", "context --shape openai"))(context.context)
+app.command("history", epilog=examples("history --limit 20 --user alice"))(reading.history)
+app.command("sessions", epilog=examples("sessions --json"))(reading.sessions)
+app.command("stats", epilog=examples("stats --db data/mirai_memory.db"))(reading.stats)
+app.add_typer(knowledge.app, name="knowledge")
+app.add_typer(preferences.app, name="prefs")
+app.add_typer(tasks.app, name="tasks")
 app.add_typer(db.app, name="db")
+app.add_typer(logs.app, name="logs")

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mirai_memory.cli.failures import FAILED, say
-from mirai_memory.cli.options import DEFAULT_USER, Config, Db, Json, User
+from mirai_memory.cli.options import DEFAULT_USER, Config, Db, Json, User, Yes, examples, go_ahead_or_exit
 from mirai_memory.cli.output import print_json, print_table
 
 if TYPE_CHECKING:
     from mirai_memory.schema import Revision
 
 app = typer.Typer(no_args_is_help=True, help="Upgrade and inspect the schema of a database.")
-
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
 def _target(db: str | None, config: Path | None) -> dict[str, Any]:
@@ -29,7 +26,7 @@ def _target(db: str | None, config: Path | None) -> dict[str, Any]:
     return {"url": resolve_url(db, settings), "schema": settings.memory.schema_}
 
 
-@app.command()
+@app.command(epilog=examples("db upgrade --db memory.db"))
 def upgrade(
     revision: Annotated[str, typer.Argument(help="Where to.")] = "head",
     user: User = DEFAULT_USER,
@@ -44,7 +41,10 @@ def upgrade(
     say(f"the database is at revision {schema.current(**target) or 'none'}")
 
 
-@app.command(context_settings={"ignore_unknown_options": True})  # "-1" is a revision
+@app.command(
+    epilog=examples("db downgrade 0001", "db downgrade base --yes"),
+    context_settings={"ignore_unknown_options": True},  # "-1" is a revision
+)
 def downgrade(
     revision: Annotated[str, typer.Argument(help='Where to: "0001", "-1", "base".')],
     yes: Yes = False,
@@ -64,10 +64,8 @@ def downgrade(
     for step in steps:
         say(f"{step.id} {step.doc}")
     if steps[-1].id == schema.history()[0].id:
-        say("this deletes everything in it")
-    if not yes and not _agreed():
-        say("error: nothing was changed; --yes goes ahead without asking")
-        raise typer.Exit(FAILED)
+        say("its rows stay parked inside the database: no command finds them until an upgrade takes them back")
+    go_ahead_or_exit(yes)
     schema.downgrade(**target, revision=revision)
     say(f"the database is at revision {schema.current(**target) or 'none'}")
 
@@ -76,10 +74,6 @@ def _display(target: dict[str, Any]) -> str:
     from mirai_memory.database.urls import display
 
     return display(target["url"])
-
-
-def _agreed() -> bool:
-    return sys.stdin.isatty() and typer.confirm("Go ahead?", err=True)
 
 
 def _steps_back(history: list[Revision], current: str | None, wanted: str) -> list[Revision]:
@@ -99,7 +93,7 @@ def _steps_back(history: list[Revision], current: str | None, wanted: str) -> li
     return history[kept:done][::-1]
 
 
-@app.command()
+@app.command(epilog=examples("db current --json"))
 def current(user: User = DEFAULT_USER, db: Db = None, config: Config = None, as_json: Json = False) -> None:
     """Print the revision of the database."""
     from mirai_memory import schema
@@ -111,7 +105,7 @@ def current(user: User = DEFAULT_USER, db: Db = None, config: Config = None, as_
         print(found or "none")
 
 
-@app.command()
+@app.command(epilog=examples("db check --json"))
 def check(user: User = DEFAULT_USER, db: Db = None, config: Config = None, as_json: Json = False) -> None:
     """Compare the tables of the database with the models; exit code 1 where they differ."""
     from mirai_memory import schema
@@ -125,7 +119,7 @@ def check(user: User = DEFAULT_USER, db: Db = None, config: Config = None, as_js
         raise typer.Exit(FAILED)
 
 
-@app.command()
+@app.command(epilog=examples("db history --json"))
 def history(user: User = DEFAULT_USER, db: Db = None, config: Config = None, as_json: Json = False) -> None:
     """List the revisions of the schema, oldest first."""
     from mirai_memory import schema

@@ -1,14 +1,18 @@
-"""The options that commands share, and the memory that they open."""
+"""The options that commands share, the memory that they open, and the question that some ask first."""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from mirai_memory.cli import PROGRAM
+from mirai_memory.cli.failures import FAILED, say
 
 if TYPE_CHECKING:
     from mirai_memory import MemoryManager
@@ -32,6 +36,8 @@ Config = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, metavar="N", help="At most so many.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and change nothing.")]
 
 
 @contextmanager
@@ -50,3 +56,17 @@ def opened(db: str | None, config: Path | None, *, write: bool = False) -> Itera
     )
     with MemoryManager(url, settings=settings, read_only=read_only) as memory:
         yield memory
+
+
+def go_ahead_or_exit(yes: bool) -> None:
+    """Leave with nothing changed, unless ``yes``, or somebody at a terminal says so."""
+    if yes or (sys.stdin.isatty() and typer.confirm("Go ahead?", err=True)):
+        return
+    say("error: nothing was changed; --yes goes ahead without asking")
+    raise typer.Exit(FAILED)
+
+
+def examples(*commands: str) -> str:
+    """The last lines of a command's help."""
+    # In a help text an empty line is what breaks a line.
+    return "\n\n".join(["Example:" if len(commands) == 1 else "Examples:", *(f"{PROGRAM} {line}" for line in commands)])

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from mirai_memory import Message
 
+_READABLE = 24  # columns of a terminal that a text needs
+_GAP = 3  # between two columns of a table
 _STYLES = {"user": "bold cyan", "assistant": "bold green", "tool": "yellow", "system": "magenta"}
 
 
@@ -31,7 +33,9 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def print_json(value: Any) -> None:
-    print(json.dumps(value, ensure_ascii=False, indent=2))
+    text = json.dumps(value, ensure_ascii=False, indent=2)
+    # What would steer a terminal is inside of strings only, where its escape means the same.
+    print("".join(c if c.isprintable() or c in "\n" or _joins(c) else json.dumps(c)[1:-1] for c in text))
 
 
 def printable(text: str) -> str:
@@ -54,20 +58,28 @@ def when(moment: datetime | None) -> str:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Rows under their headings."""
+    """Rows under their headings; on a terminal the last column wraps, and where it has no room it goes below."""
     cells = [[printable(str(cell)).replace("\n", " ") for cell in row] for row in rows]
     if not on_terminal():
         _print_aligned([list(columns), *cells])
         return
     from rich.box import SIMPLE_HEAD
+    from rich.cells import cell_len
     from rich.table import Table
 
+    out = console()
+    taken = sum(max(map(cell_len, column)) + _GAP for column in list(zip(columns, *cells, strict=True))[:-1])
+    if taken + _READABLE > out.width:
+        for *short, text in cells:
+            print_block([(words, "bold") for words in short], text)
+        return
     table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
+    for column in columns[:-1]:
+        table.add_column(column, no_wrap=True)
+    table.add_column(columns[-1], overflow="fold")
     for row in cells:
         table.add_row(*row)
-    console().print(table)
+    out.print(table)
 
 
 def _print_aligned(rows: list[list[str]]) -> None:

@@ -109,7 +109,7 @@ def _fields(node: tuple[str, Any]) -> dict[str, Any] | None:
         "parts": parts,
         # The export has no ids of calls: a tool's message is kept without, and is no part of what is sent to an API.
         "name": _checks.optional_text("author.name", author.get("name"), limit=MAX_VALUE),
-        "metadata": _json({**_about(message, content), **metadata}),
+        "metadata": _json(_about(message, content, metadata)),
     }
 
 
@@ -139,13 +139,13 @@ def _text_of(content: dict[str, Any]) -> tuple[str, list[dict[str, Any]] | None]
     return _checks.text("content", text, limit=MAX_VALUE), kept
 
 
-def _about(message: dict[str, Any], content: dict[str, Any]) -> dict[str, Any]:
-    """What of the message is neither its text nor as usual."""
+def _about(message: dict[str, Any], content: dict[str, Any], metadata: dict[str, Any]) -> dict[str, Any]:
+    """What the file says of the message beyond its text, where it is not as usual."""
     about = {name: message[name] for name in _ABOUT if message.get(name) not in (None, _USUAL.get(name))}
     rest = {name: value for name, value in content.items() if name not in ("parts", "text") and value}
     if rest != {"content_type": "text"}:
         about["content"] = rest
-    return about
+    return {**about, **{name: value for name, value in metadata.items() if name != "model_slug"}}
 
 
 def _json(value: dict[str, Any]) -> dict[str, Any]:

@@ -39,7 +39,8 @@ FORMATS: dict[str, Importer] = {
     importer.name: importer
     for importer in (FirstVersion(), OpenAIAgents(), LangChain(), ChatGPT(), Claude(), LoCoMo(), OpenAIChat())
 }
-_CHUNK = 500
+# What is added at a time: so many messages, or fewer that are long.
+_CHUNK, _CHUNK_CHARACTERS = 500, 1 << 21
 
 Progress = Callable[[int], None]
 
@@ -167,8 +168,8 @@ class _Run:
         session = uow.sessions.ensure(
             external_id=draft.external_id, user_id=draft.user_id or self._owner, metadata=draft.metadata
         )
-        seen, messages = 0, draft.messages(session.id)
-        while chunk := list(islice(messages, _CHUNK)):
+        seen = 0
+        for chunk in _chunks(draft.messages(session.id)):
             self._add(uow, chunk, seen)
             seen += len(chunk)
             self._progress(len(chunk))
@@ -188,6 +189,20 @@ class _Run:
                 except InvalidInput as fault:
                     raise _Refused(f"message {number}", str(fault)) from None
             raise
+
+
+def _chunks(messages: Iterator[Message]) -> Iterator[list[Message]]:
+    chunk: list[Message] = []
+    size = 0
+    for message in messages:
+        chunk.append(message)
+        beside = (message.parts, message.payload, message.tool_calls, message.metadata)
+        size += len(message.content) + sum(len(str(value)) for value in beside if value)
+        if len(chunk) == _CHUNK or size > _CHUNK_CHARACTERS:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
 
 
 class _Undo(Exception):

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, and_, case, delete, exists, insert, or_, select, update
+from sqlalchemy import ColumnElement, Row, and_, case, delete, exists, false, insert, or_, select, update
 
 from mirai_memory import _checks
 from mirai_memory.config import MemorySettings
 from mirai_memory.entities import ON_CONFLICT, SOURCE_KINDS, Knowledge, OnConflict, SourceKind
-from mirai_memory.errors import Conflict, InvalidInput, NotFound
+from mirai_memory.errors import ConfigurationError, Conflict, InvalidInput, NotFound
 from mirai_memory.models import EmbeddingRow, KnowledgeRow, MessageRow
 from mirai_memory.search import Entry, Scope
 from mirai_memory.search.analyzer import query_terms
@@ -92,6 +92,7 @@ class KnowledgeBase(Service):
 
     def add_prepared(self, prepared: Prepared, on_conflict: OnConflict | None = None) -> int:
         """Store a fact; the id of the row that now holds the current value."""
+        self._check_enabled()
         policy = None if on_conflict is None else _checks.one_of("on_conflict", on_conflict, ON_CONFLICT)
         values = {**prepared.values, "user_id": self._fact_owner(prepared.values["user_id"])}
         self._check_message(values["message_id"], values["user_id"])
@@ -115,6 +116,10 @@ class KnowledgeBase(Service):
             if policy == "keep_higher_confidence" and values["confidence"] < current.confidence:
                 return int(current.id)
         return self._supersede(current, prepared)
+
+    def _check_enabled(self) -> None:
+        if not self._settings.long_term.enabled:
+            raise ConfigurationError("memory.long_term.enabled is false: facts are not kept")
 
     def _fact_owner(self, user_id: str | None) -> str:
         if self._owner is None and user_id is None:
@@ -216,6 +221,8 @@ class KnowledgeBase(Service):
 
     def _visible(self, user_id: str | None) -> ColumnElement[bool]:
         """Shared facts, and those of the owner: of the named one, or of the one this unit of work is bound to."""
+        if not self._settings.long_term.enabled:
+            return false()
         if self._owner is None and user_id is None:
             return KNOWLEDGE.c.user_id == SHARED
         return KNOWLEDGE.c.user_id.in_([self._owner_of(user_id), SHARED])
@@ -301,6 +308,7 @@ class KnowledgeBase(Service):
         dry_run: bool = False,
     ) -> int:
         """Delete the row of that id, or every row (earlier values too) that meets all conditions; how many."""
+        self._check_enabled()
         conditions = _filters(key, category, source, source_kind)
         if knowledge_id is not None:
             conditions.append(KNOWLEDGE.c.id == _checks.row_id("knowledge_id", knowledge_id))

@@ -8,9 +8,10 @@ from typing import Any
 from sqlalchemy import delete, insert, select, update
 
 from mirai_memory import _checks
+from mirai_memory.config import PREFERENCES as REMEMBERABLE
 from mirai_memory.config import MemorySettings
 from mirai_memory.entities import UserPreferences
-from mirai_memory.errors import Conflict, InvalidInput, NotFound
+from mirai_memory.errors import ConfigurationError, Conflict, InvalidInput, NotFound
 from mirai_memory.models import PreferencesRow
 from mirai_memory.services.base import Service
 
@@ -35,6 +36,8 @@ def checked(preferences: UserPreferences, settings: MemorySettings) -> UserPrefe
 class Preferences(Service):
     def get(self, user_id: str | None = None, *, for_update: bool = False) -> UserPreferences | None:
         statement = select(PREFERENCES).where(PREFERENCES.c.user_id == self._owner_of(user_id))
+        if not self._settings.user_preferences.enabled:
+            return None
         row = self._db.execute(statement.with_for_update() if for_update else statement).first()
         return UserPreferences(**row._mapping) if row else None
 
@@ -63,8 +66,11 @@ class Preferences(Service):
         return self._write(checked(replace(before, **changes), self._settings), stored)
 
     def _write(self, wanted: UserPreferences, stored: UserPreferences | None) -> UserPreferences:
+        self._check_enabled()
         version = 1 if stored is None else (stored.version or 0) + 1
-        new = replace(wanted, version=version, updated_at=self._now())
+        not_kept = set(REMEMBERABLE) - set(self._settings.user_preferences.remember)
+        emptied: dict[str, Any] = {name: [] if name == "favorite_tools" else None for name in not_kept}
+        new = replace(wanted, version=version, updated_at=self._now(), **emptied)
         values = {field: getattr(new, field) for field in (*CHANGEABLE, "version", "updated_at")}
         if stored is None:
             self._db.execute(insert(PREFERENCES), {"user_id": new.user_id, **values})
@@ -72,7 +78,14 @@ class Preferences(Service):
             self._db.execute(update(PREFERENCES).where(PREFERENCES.c.user_id == new.user_id).values(values))
         return new
 
+    def _check_enabled(self) -> None:
+        if not self._settings.user_preferences.enabled:
+            raise ConfigurationError(
+                "memory.user_preferences.enabled is false: preferences are not kept"
+            )
+
     def delete(self, user_id: str | None = None) -> None:
+        self._check_enabled()
         owner = self._owner_of(user_id)
         if not self._db.execute(delete(PREFERENCES).where(PREFERENCES.c.user_id == owner)).rowcount:
             raise NotFound("preferences", owner)

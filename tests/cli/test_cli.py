@@ -206,7 +206,7 @@ def test_a_downgrade_without_a_terminal_shows_the_plan_and_changes_nothing(fille
     result = invoke("db", "downgrade", "base")
     assert result.exit_code == 1
     assert "0001" in result.stderr
-    assert "deletes everything" in result.stderr
+    assert "parked inside the database" in result.stderr
     assert "nothing was changed" in result.stderr
     assert json.loads(invoke("stats", "--json").stdout)["total_messages"] == 4
 
