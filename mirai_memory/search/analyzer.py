@@ -132,7 +132,13 @@ def date_terms(when: datetime) -> list[str]:
     ['8', 'may', 'ма', '2023']
     """
     day = when.astimezone(UTC) if when.tzinfo else when  # what is stored is UTC, and an index is made from it again
-    return analyze(f"{day.day} {' '.join(MONTHS[day.month])} {day.year}")
+    return list(_terms_of_day(day.year, day.month, day.day))
+
+
+@lru_cache(1_000)
+def _terms_of_day(year: int, month: int, day: int) -> tuple[str, ...]:
+    # Nearly every message is of the same day as the one before it.
+    return tuple(analyze(f"{day} {' '.join(MONTHS[month])} {year}"))
 
 
 def index_terms(content: str, *, speaker: str | None = None, when: datetime | None = None) -> list[str]:

@@ -9,9 +9,11 @@ the commonest.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import neg
 from typing import Any
 
 from sqlalchemy import (
@@ -32,6 +34,7 @@ from sqlalchemy import (
 from sqlalchemy import bindparam as bind
 
 from mirai_memory.database import Db
+from mirai_memory.database.hot import HotStatement
 from mirai_memory.models import KnowledgeRow, MessageRow, StateRow
 from mirai_memory.search import bm25
 from mirai_memory.search.analyzer import ANALYZER
@@ -122,7 +125,11 @@ class PostingsIndex(ABC):
 
     def __init__(self) -> None:
         # Built once: putting a statement together costs more than running it.
-        self._find = {kind: _newest(words).where(self._matches(kind)) for kind, words in WORDS.items()}
+        self._narrowed = {kind: _newest(words).where(self._matches(kind)) for kind, words in WORDS.items()}
+        self._find = {kind: HotStatement(statement) for kind, statement in self._narrowed.items()}
+        self._nth = {
+            kind: HotStatement(statement.limit(1).offset(bind("before"))) for kind, statement in self._narrowed.items()
+        }
 
     def is_current(self, db: Db) -> bool:
         version = select(_STATE.c.value).where(_STATE.c.name == "analyzer_version")
@@ -198,23 +205,29 @@ class PostingsIndex(ABC):
         narrow: Sequence[ColumnElement[bool]],
         limit: int,
     ) -> list[int]:
-        statement = self._find[kind]
-        if narrow:
-            statement = statement.join(_ITEMS[kind], _ITEMS[kind].c.id == WORDS[kind].c.rowid).where(*narrow)
         values = {"query": self._query(term, corpus.suffixes), "most": limit}
-        return [row[0] for row in db.execute(statement, values).all()]
+        if not narrow:
+            return [id for (id,) in self._find[kind].tuples(db, values)]
+        items = _ITEMS[kind]
+        statement = self._narrowed[kind].join(items, items.c.id == WORDS[kind].c.rowid).where(*narrow)
+        return list(db.execute(statement, values).scalars())
 
     def _weights(self, db: Db, kind: ItemKind, corpus: _Corpus, postings: dict[str, list[int]]) -> dict[str, float]:
         """How much each term says. Of one with more postings than were read, the share among the newest is counted."""
         cut = [term for term, ids in postings.items() if len(ids) >= POSTINGS]
-        sample = set(self._postings(db, kind, corpus, "", (), SAMPLE)) if cut and corpus.items > POSTINGS else set()
+        oldest = self._oldest_of_sample(db, kind, corpus) if cut and corpus.items > SAMPLE else 0
         weights = {}
         for term, ids in postings.items():
             holding = float(len(ids))
-            if term in cut and sample:
-                holding = max(holding, corpus.items * len(sample.intersection(ids)) / len(sample))
+            if term in cut:
+                holding = max(holding, corpus.items * bisect_right(ids, -oldest, key=neg) / min(SAMPLE, corpus.items))
             weights[term] = bm25.idf(corpus.items, holding)
         return weights
+
+    def _oldest_of_sample(self, db: Db, kind: ItemKind, corpus: _Corpus) -> int:
+        """The id that bounds the newest documents of the scope. One row is read for it, not one for each of them."""
+        rows = self._nth[kind].tuples(db, {"query": self._query("", corpus.suffixes), "before": SAMPLE - 1})
+        return int(rows[0][0]) if rows else 0
 
 
 def _tokens(terms: Sequence[str], scope: int) -> str:
@@ -247,7 +260,8 @@ def _by_weight(postings: dict[str, list[int]], weights: dict[str, float]) -> lis
         weight = weights[term]
         for id in ids:
             total[id] += weight
-    return sorted(total, key=lambda id: (-total[id], -id))
+    # Sorted twice, since a sort keeps the order of equals: a key of both would be a tuple made for each document.
+    return sorted(sorted(total, reverse=True), key=total.__getitem__, reverse=True)
 
 
 def _allowed(

@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, Row, bindparam, delete, insert, or_, selec
 from mirai_memory import _checks
 from mirai_memory._time import Clock
 from mirai_memory.config import MemorySettings
+from mirai_memory.database.hot import HotStatement
 from mirai_memory.entities import MESSAGE_KINDS, ROLES, Message
 from mirai_memory.errors import Conflict, InvalidInput, NotFound
 from mirai_memory.models import MessageRow, SessionRow
@@ -28,9 +29,9 @@ SESSIONS = SessionRow.table()
 _COLUMNS = [column for column in MESSAGES.c if column.name != "group_start"]
 _SELECT = select(*_COLUMNS)
 _SELECT_SOME = _SELECT.where(MESSAGES.c.id.in_(bindparam("ids", expanding=True)))
-_CHAT = (MESSAGES.c.kind == "chat",)
-_INSERT = insert(MESSAGES)
-_RETURNING_ID = insert(MESSAGES).returning(MESSAGES.c.id)
+_VALUES: dict[str, Any] = {column.name: bindparam(column.name) for column in MESSAGES.c if column.name != "id"}
+_INSERT = HotStatement(insert(MESSAGES).values(_VALUES))
+_RETURNING_ID = HotStatement(insert(MESSAGES).values(_VALUES).returning(MESSAGES.c.id))
 # One statement counts, takes the places, holds the session's row until the end and says whose it is.
 _TAKE_PLACES = (
     update(SESSIONS)
@@ -42,7 +43,22 @@ _TAKE_PLACES = (
     )
     .returning(SESSIONS.c.next_position, SESSIONS.c.user_id)
 )
-_TAKE_OWN_PLACES = _TAKE_PLACES.where(SESSIONS.c.user_id == bindparam("owner"))
+_TAKE = HotStatement(_TAKE_PLACES)
+_TAKE_OWN = HotStatement(_TAKE_PLACES.where(SESSIONS.c.user_id == bindparam("owner")))
+
+
+def _newest_first(*columns: ColumnElement[Any]) -> dict[tuple[bool, bool], HotStatement]:
+    """Columns of a session's rows from the newest back; by whether only chat and only one owner's are wanted."""
+    position = MESSAGES.c.position
+    rows = select(*columns).where(MESSAGES.c.session_id == bindparam("session"), position >= bindparam("first"))
+    ordered = rows.order_by(position.desc()).limit(bindparam("most"))
+    chat, own = MESSAGES.c.kind == "chat", MESSAGES.c.user_id == bindparam("owner")
+    conditions = {(False, False): (), (True, False): (chat,), (False, True): (own,), (True, True): (chat, own)}
+    return {wanted: HotStatement(ordered.where(*condition)) for wanted, condition in conditions.items()}
+
+
+_NEWEST = _newest_first(*_COLUMNS, MESSAGES.c.group_start)
+_PLACES = _newest_first(MESSAGES.c.position, MESSAGES.c.group_start)
 # What makes two messages with one client_id the same; a repeat may come with another timestamp or label.
 _CONTENT = ("kind", "role", "name", "content", "tool_calls", "tool_call_id", "parts", "payload")
 
@@ -181,13 +197,10 @@ class Messages(Service):
 
     def _take_places(self, session_id: str, places: int) -> tuple[int, str]:
         values = {"session": session_id, "places": places, "now": self._now()}
-        if self._owner is None:
-            row = self._db.execute(_TAKE_PLACES, values).first()
-        else:
-            row = self._db.execute(_TAKE_OWN_PLACES, {**values, "owner": self._owner}).first()
-        if row is None:
-            raise NotFound("session", session_id)
-        return row.next_position, row.user_id
+        statement = _TAKE if self._owner is None else _TAKE_OWN
+        for next_position, owner in statement.tuples(self._db, {**values, "owner": self._owner}):
+            return next_position, owner
+        raise NotFound("session", session_id)
 
     def _open_groups(self, session_id: str, rows: list[dict[str, Any]]) -> None:
         """Set ``group_start`` of results to the place of the call they answer, in this batch or stored before."""
@@ -216,8 +229,8 @@ class Messages(Service):
 
     def _insert(self, session_id: str, rows: list[dict[str, Any]], first: int) -> list[int]:
         if len(rows) == 1:
-            return [self._db.execute(_RETURNING_ID, rows[0]).scalar_one()]
-        self._db.execute(_INSERT, rows)
+            return [id for (id,) in _RETURNING_ID.tuples(self._db, rows[0])]
+        _INSERT.many(self._db, rows)
         condition = (MESSAGES.c.session_id == session_id) & (MESSAGES.c.position >= first)
         return list(self._db.execute(select(MESSAGES.c.id).where(condition).order_by(MESSAGES.c.position)).scalars())
 
@@ -262,7 +275,7 @@ class Messages(Service):
     def trim(self, session_id: str, keep: int) -> int:
         """Delete all but the newest ``keep`` in whole groups; how many went."""
         id = self._hold(session_id)
-        start = self._window_start(id, keep, ())
+        start = self._window_start(id, keep)
         statement = select(MESSAGES.c.id).where(MESSAGES.c.session_id == id)
         if start is not None:
             statement = statement.where(MESSAGES.c.position < start)
@@ -285,50 +298,48 @@ class Messages(Service):
 
     def recent(self, session_id: str, limit: int) -> list[Message]:
         """The window: the newest messages in whole groups, oldest first."""
-        return self._window(session_id, limit, ())
+        rows, _ = self._window(session_id, limit, chat=False)
+        return [to_message(row) for row in reversed(rows)]
 
     def newest_groups(self, session_id: str, limit: int) -> tuple[list[list[Message]], Message | None]:
         """The window of chat messages as groups, newest first, and the message before it, which the limit left out."""
-        rows, older = self._window_rows(session_id, limit, _CHAT)
+        rows, older = self._window(session_id, limit, chat=True)
         groups, end = [], 0
         for size in windows.whole_groups([(row.position, row.group_start) for row in rows]):
             groups.append([to_message(row) for row in reversed(rows[end : end + size])])
             end += size
         return groups, to_message(older) if older else None
 
-    def _window(self, session_id: str, limit: int, conditions: tuple[ColumnElement[bool], ...]) -> list[Message]:
-        rows, _ = self._window_rows(session_id, limit, conditions)
-        return [to_message(row) for row in reversed(rows)]
-
-    def _window_rows(
-        self, session_id: str, limit: int, conditions: tuple[ColumnElement[bool], ...]
-    ) -> tuple[Sequence[Row[Any]], Row[Any] | None]:
+    def _window(self, session_id: str, limit: int, *, chat: bool) -> tuple[Sequence[Any], Any | None]:
         """The rows of the window, newest first, and the row before it."""
         id = _checks.name("session_id", session_id)
-        rows = self._newest(id, conditions, limit + 1)
+        rows = self._newest(_NEWEST, id, limit + 1, chat=chat)
         start = _start(rows, limit) if len(rows) <= limit else _start(rows[:-1], limit, rows[-1].position)
         if rows and start is None and limit:
-            start = self._window_start(id, limit, conditions)
-            rows = self._newest(id, (*conditions, MESSAGES.c.position >= (start or 0)), None)
+            start = self._window_start(id, limit, chat=chat)
+            rows = self._newest(_NEWEST, id, _checks.MAX_INTEGER, chat=chat, first=start or 0)
         inside = [row for row in rows if start is not None and row.position >= start]
         return inside, rows[len(inside)] if len(rows) > len(inside) else None
 
     def _newest(
-        self, session_id: str, conditions: tuple[ColumnElement[bool], ...], limit: int | None
-    ) -> Sequence[Row[Any]]:
-        statement = self._own(_WITH_GROUP, MESSAGES.c.user_id).where(MESSAGES.c.session_id == session_id, *conditions)
-        return self._db.execute(statement.order_by(MESSAGES.c.position.desc()).limit(limit)).all()
+        self,
+        statements: dict[tuple[bool, bool], HotStatement],
+        session_id: str,
+        limit: int,
+        *,
+        chat: bool,
+        first: int = 0,
+    ) -> Sequence[Any]:
+        values = {"session": session_id, "owner": self._owner, "most": limit, "first": first}
+        return statements[chat, self._owner is not None].rows(self._db, values)
 
-    def _window_start(self, session_id: str, limit: int, conditions: tuple[ColumnElement[bool], ...]) -> int | None:
+    def _window_start(self, session_id: str, limit: int, *, chat: bool = False) -> int | None:
         """The first position of the window, reading only as far back as its groups go."""
         if not limit:
             return None
-        places = select(MESSAGES.c.position, MESSAGES.c.group_start)
-        statement = self._own(places, MESSAGES.c.user_id).where(MESSAGES.c.session_id == session_id, *conditions)
-        ordered = statement.order_by(MESSAGES.c.position.desc())
         wanted = limit
         while True:
-            rows = self._db.execute(ordered.limit(wanted + 1)).all()
+            rows = self._newest(_PLACES, session_id, wanted + 1, chat=chat)
             ended = len(rows) <= wanted
             start = _start(rows if ended else rows[:-1], limit, None if ended else rows[-1].position)
             if start is not None or ended:
@@ -373,10 +384,7 @@ class Messages(Service):
         return [messages[id] for id in scores if id in messages]
 
 
-_WITH_GROUP = select(*_COLUMNS, MESSAGES.c.group_start)
-
-
-def _start(rows: Sequence[Row[Any]], limit: int, older: int | None = None) -> int | None:
+def _start(rows: Sequence[Any], limit: int, older: int | None = None) -> int | None:
     return windows.window_start([(row.position, row.group_start) for row in rows], limit, older)
 
 
@@ -385,7 +393,7 @@ def _check_repeat(item: Prepared, stored: dict[str, Any]) -> None:
         raise Conflict("message", item.values["client_id"], "this client_id is stored with other content")
 
 
-def to_message(row: Row[Any]) -> Message:
-    values = dict(row._mapping)
+def to_message(row: Any) -> Message:
+    values = row._asdict()
     values.pop("group_start", None)
     return Message(**values)

@@ -100,10 +100,9 @@ def test_records_below_the_level_and_of_others_are_left_out(configure: Any, ours
 @pytest.mark.parametrize("format", ["json", "text"])
 def test_an_exception_is_in_its_line_without_the_values_of_variables(configure: Any, ours: Any, format: str) -> None:
     configure(format=format)
+    hidden = "canary-in-a-variable"
     try:
-        hidden = "canary" + "-in-a-variable"
-        assert not hidden.startswith("x")
-        raise ZeroDivisionError("password=hunter2 first\nsecond")
+        raise ZeroDivisionError("password=hunter2 first\nsecond"[: 9 * len(hidden)])
     except ZeroDivisionError:
         ours.exception("it broke")
     text = LOG.read_text("utf-8")

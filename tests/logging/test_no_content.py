@@ -58,6 +58,7 @@ def test_a_whole_session_at_debug_leaves_no_word_of_it(configure: Any, host: lis
             pass
     text = Path("mirai.log").read_text("utf-8")
     assert "model call" in text
+    assert "unit of work: write" in text
     for secret in (WORD, "hunter2", "люблю"):
         assert secret not in text
         assert not any(secret in line for line in host)
