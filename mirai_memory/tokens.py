@@ -23,7 +23,8 @@ class TokenCounter(Protocol):
     def name(self) -> str:
         """What the count means, for people: "estimated", or the vocabulary."""
 
-    def count(self, text: str) -> int: ...
+    def count(self, text: str) -> int:
+        """How many tokens the text takes."""
 
 
 _PIECE = re.compile(

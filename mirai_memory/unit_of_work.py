@@ -45,30 +45,37 @@ class UnitOfWork:
 
     @property
     def sessions(self) -> Sessions:
+        """Conversations."""
         return Sessions(self._work)
 
     @property
     def messages(self) -> Messages:
+        """Their entries."""
         return Messages(self._work)
 
     @property
     def preferences(self) -> Preferences:
+        """What owners like."""
         return Preferences(self._work)
 
     @property
     def tasks(self) -> Tasks:
+        """Pieces of work."""
         return Tasks(self._work)
 
     @property
     def knowledge(self) -> KnowledgeBase:
+        """Facts."""
         return KnowledgeBase(self._work)
 
     @property
     def contexts(self) -> Contexts:
+        """What an agent gets for one turn."""
         return Contexts(self._work)
 
     @property
     def maintenance(self) -> Maintenance:
+        """Counting and upkeep, over all owners."""
         self._refuse_owner("maintenance")
         return Maintenance(self._work)
 

@@ -607,9 +607,10 @@ def _asked(leaf: str, pragma: str) -> Callable[[Any, str], Any]:
 
 
 def _facts(value: Any, _url: str) -> Any:
-    key = "memory.long_term.enabled"
-    return _opened(key, value, lambda m: (_outcome(lambda: m.add_knowledge(Knowledge(value="v"))), m.get_knowledge() == []),
-                   ":memory:")  # fmt: skip
+    def ask(memory: MemoryManager) -> Any:
+        return _outcome(lambda: memory.add_knowledge(Knowledge(value="v"))), memory.get_knowledge() == []
+
+    return _opened("memory.long_term.enabled", value, ask, ":memory:")
 
 
 def _likes(key: str) -> Callable[[Any, str], Any]:

@@ -46,7 +46,9 @@ def test_every_command_is_mentioned() -> None:
 
     def commands(group: typer.Typer, prefix: str) -> list[str]:
         own = [f"{prefix} {command.name or command.callback.__name__}" for command in group.registered_commands]
-        inner = [name for sub in group.registered_groups for name in commands(sub.typer_instance, f"{prefix} {sub.name}")]
+        inner = [
+            name for sub in group.registered_groups for name in commands(sub.typer_instance, f"{prefix} {sub.name}")
+        ]
         return own + inner
 
     found = commands(app, "mirai-memory")

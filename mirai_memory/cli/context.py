@@ -10,7 +10,7 @@ import typer
 from mirai_memory.cli.failures import say
 from mirai_memory.cli.options import DEFAULT_USER, Config, Db, Json, User, opened
 from mirai_memory.cli.output import on_terminal, print_json, printable
-from mirai_memory.cli.reading import _session as find_session
+from mirai_memory.cli.reading import find_session
 
 if TYPE_CHECKING:
     from mirai_memory import Context

@@ -82,7 +82,7 @@ def history(
     """Print the newest messages of a conversation."""
     with opened(db, config) as memory:
         mine = memory.for_user(user)
-        session = _session(mine, session_id)
+        session = find_session(mine, session_id)
         messages = mine.get_recent_messages(session.id, limit=limit) if session else []
     if as_json:
         print_json([message.to_dict() for message in messages])
@@ -95,7 +95,7 @@ def history(
         say(f"session {session.id}, {len(messages)} of {session.message_count} messages")
 
 
-def _session(mine: UserMemory, wanted: str | None) -> Session | None:
+def find_session(mine: UserMemory, wanted: str | None) -> Session | None:
     """The session of that id or external id, the latest where none is wanted."""
     found = mine.get_session(wanted) if wanted else None
     if found:

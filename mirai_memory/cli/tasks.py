@@ -21,7 +21,7 @@ from mirai_memory.cli.options import (
     opened,
 )
 from mirai_memory.cli.output import print_json, print_table, when
-from mirai_memory.cli.reading import _session as find_session
+from mirai_memory.cli.reading import find_session
 from mirai_memory.entities import TaskStatus
 
 if TYPE_CHECKING:
