@@ -36,7 +36,9 @@ if TYPE_CHECKING:
         StorageError,
         StorageFull,
     )
+    from mirai_memory.logging import LogHandle, configure_logging
     from mirai_memory.manager import MemoryManager, get_memory_manager
+    from mirai_memory.model_calls import logged_model_call, model_call
     from mirai_memory.scoped import UserMemory
     from mirai_memory.tokens import TokenCounter
     from mirai_memory.unit_of_work import UnitOfWork
@@ -64,7 +66,9 @@ _HOMES = {
         "StorageError",
         "StorageFull",
     ),
+    "mirai_memory.logging": ("LogHandle", "configure_logging"),
     "mirai_memory.manager": ("MemoryManager", "get_memory_manager"),
+    "mirai_memory.model_calls": ("logged_model_call", "model_call"),
     "mirai_memory.scoped": ("UserMemory",),
     "mirai_memory.tokens": ("TokenCounter",),
     "mirai_memory.unit_of_work": ("UnitOfWork",),
@@ -81,6 +85,7 @@ __all__ = [
     "ForeignDatabase",
     "InvalidInput",
     "Knowledge",
+    "LogHandle",
     "MemoryManager",
     "Message",
     "MiraiMemoryError",
@@ -101,8 +106,11 @@ __all__ = [
     "UserMemory",
     "UserPreferences",
     "__version__",
+    "configure_logging",
     "get_memory_manager",
     "load_settings",
+    "logged_model_call",
+    "model_call",
 ]
 
 

@@ -11,6 +11,12 @@ if TYPE_CHECKING:
     from mirai_memory.entities import Message
 
 JsonObject = dict[str, Any]
+_TEXT_ONLY = frozenset({"text"})
+# The parts of a message that the chat API takes from each role.
+_PARTS = {
+    "user": frozenset({"text", "image_url", "input_audio", "file"}),
+    "assistant": frozenset({"text", "refusal"}),
+}
 # What the chat API accepts as a name.
 _API_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
@@ -52,7 +58,7 @@ def _results(messages: Sequence[Message]) -> dict[int, dict[str, Message]]:
 
 
 def _as_openai(message: Message) -> JsonObject:
-    entry: JsonObject = {"role": message.role, "content": message.parts or message.content}
+    entry: JsonObject = {"role": message.role, "content": _content(message)}
     if message.tool_calls:
         entry["tool_calls"] = message.tool_calls
         entry["content"] = entry["content"] or None
@@ -61,6 +67,13 @@ def _as_openai(message: Message) -> JsonObject:
     elif message.name and _API_NAME.fullmatch(message.name):
         entry["name"] = message.name
     return entry
+
+
+def _content(message: Message) -> str | list[JsonObject]:
+    """The parts, where the API takes all of them from this role; else the text, which always stands beside them."""
+    known = _PARTS.get(message.role or "", _TEXT_ONLY)
+    taken = bool(message.parts) and all(part.get("type") in known for part in message.parts or ())
+    return message.parts if taken and message.parts else message.content
 
 
 def anthropic_messages(messages: Sequence[Message]) -> tuple[str, list[JsonObject]]:

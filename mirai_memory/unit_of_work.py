@@ -146,9 +146,13 @@ class Store:
 
     @staticmethod
     def _log(started: float, owner: str | None, write: bool, error_code: str | None) -> None:
-        latency = round(1000 * (time.perf_counter() - started), 3)
-        bound = logger.bind(user_id=owner, latency_ms=latency, error_code=error_code)
-        bound.debug("unit of work: {}", "write" if write else "read")
+        about: dict[str, object] = {"latency_ms": round(1000 * (time.perf_counter() - started), 3)}
+        # What is not known is not bound: it would hide what the host has said with logger.contextualize().
+        if owner is not None:
+            about["user_id"] = owner
+        if error_code is not None:
+            about["error_code"] = error_code
+        logger.bind(**about).debug("unit of work: {}", "write" if write else "read")
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

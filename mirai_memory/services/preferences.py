@@ -80,9 +80,7 @@ class Preferences(Service):
 
     def _check_enabled(self) -> None:
         if not self._settings.user_preferences.enabled:
-            raise ConfigurationError(
-                "memory.user_preferences.enabled is false: preferences are not kept"
-            )
+            raise ConfigurationError("memory.user_preferences.enabled is false: preferences are not kept")
 
     def delete(self, user_id: str | None = None) -> None:
         self._check_enabled()
