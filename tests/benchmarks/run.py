@@ -25,7 +25,7 @@ import rawsql
 from corpus import Corpus
 from measure import Result
 
-from mirai_memory import MemoryManager, Message
+from mirai_memory import Knowledge, MemoryManager, Message
 
 OWNER = "owner"
 METADATA = {"channel": "chat", "язык": "ru"}
@@ -49,11 +49,14 @@ class Sizes:
     scopes: tuple[int, ...] = (1_000, 10_000, 100_000)
     others: int = 300_000
     searches: int = 300
+    session: int = 10_000
+    facts: int = 10_000
+    contexts: int = 200
 
 
 QUICK = Sizes(
     adds=200, bulk_rounds=3, stored=20_000, longest_session=1_000, many_sessions=2_000, reads=200, stats=20,
-    scopes=(100, 1_000, 10_000), others=10_000, searches=30,
+    scopes=(100, 1_000, 10_000), others=10_000, searches=30, session=500, facts=500, contexts=30,
 )  # fmt: skip
 
 
@@ -126,6 +129,31 @@ class Bench:
                     name = f"search {scope:,}, {kind}"
                     yield from measure.interleaved(name, arms, rounds=self.sizes.searches, base="alone")
 
+    def context(self) -> Iterator[Result]:
+        """A turn's context, beside the three reads that find most of what is in it."""
+        corpus, path = Corpus(), self.disk / "context.db"
+        with MemoryManager(path) as memory:
+            session = memory.create_session(OWNER).id
+            texts = corpus.messages(self.sizes.session + self.sizes.facts)
+            said = [
+                Message(session_id=session, role="user", content=text) for text in islice(texts, self.sizes.session)
+            ]
+            memory.add_messages(said)
+            memory.add_knowledge_many([Knowledge(user_id=OWNER, value=f"{n} {text}") for n, text in enumerate(texts)])
+
+            def bare() -> None:
+                question = corpus.question()
+                memory.get_recent_messages(session)
+                memory.search_messages(question, user_id=OWNER)
+                memory.search_knowledge(question, user_id=OWNER)
+
+            arms: dict[str, measure.Call] = {
+                "build_context": lambda: memory.build_context(session, corpus.question(), max_tokens=4_000),
+                "three reads": bare,
+            }
+            name = f"context, {self.sizes.session:,} messages, {self.sizes.facts:,} facts"
+            yield from measure.interleaved(name, arms, rounds=self.sizes.contexts, base="three reads")
+
 
 def _adding(stack: ExitStack, folder: Path, texts: Iterator[str]) -> dict[str, measure.Call]:
     memory = stack.enter_context(MemoryManager(folder / "add-ours.db"))
@@ -169,7 +197,7 @@ def _asking(memory: MemoryManager, question: Callable[[Corpus], str]) -> measure
     return lambda: memory.search_messages(question(corpus), user_id=OWNER, limit=FOUND)
 
 
-NAMES = ("add", "bulk", "recent", "stats", "search")
+NAMES = ("add", "bulk", "recent", "stats", "search", "context")
 
 
 def run(sizes: Sizes, names: tuple[str, ...], folder: Path | None) -> list[Result]:
