@@ -21,6 +21,9 @@ from mirai_memory.testing.clock import FrozenClock
 if TYPE_CHECKING:
     from mirai_memory import MemoryManager
 
+# What users are given; the fixture `memory` below, which runs over both engines, takes the place of the plugin's.
+pytest_plugins = ["mirai_memory.testing.plugin"]
+
 CI = os.environ.get("CI", "").lower() not in ("", "0", "false")
 TEST_PG_URL = os.environ.get("MIRAI_TEST_PG_URL")  # read now: no test sees MIRAI_* variables
 SERVER_SCRIPT = Path(__file__).with_name("embedded_server.py")

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from mirai_memory import InvalidInput, Knowledge, MemoryManager, Message, NotFound, Task, UserMemory
+from mirai_memory.testing.factories import KnowledgeFactory, MessageFactory, PreferencesFactory, TaskFactory
 from mirai_memory.tokens import EstimatedTokens, ExactTokens
 
 TEXTS = [
@@ -24,6 +25,9 @@ TEXTS = [
     "https://example.org/projects/billing/issues/4127?tab=comments&sort=newest#note-17",
     "3f9a77c0d1e24b5586a1fbe09c44d2717d0b6a5e",
 ]
+# Every test here fails when anything of another owner shows up in what it reads.
+pytestmark = pytest.mark.usefixtures("owner_canary")
+
 CALL = [{"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Kazan"}'}}]
 
 
@@ -39,16 +43,16 @@ class Alice:
 
 
 @pytest.fixture
-def alice(memory: MemoryManager) -> Alice:
-    mine = memory.for_user("alice")
-    earlier = mine.create_session()
-    mine.add_message(Message(session_id=earlier.id, role="user", name="Alice", content="The release is on Friday"))
-    mine.update_user_preferences(coding_style="type hints", favorite_tools=["ruff"])
-    mine.add_knowledge(Knowledge(key="city", value="Perm"))
-    mine.add_knowledge(Knowledge(key="release", value="Releases are made by Oleg", source="chat", confidence=0.8))
-    session = mine.create_session()
-    mine.add_task(Task(session_id=session.id, description="Book a table"))
-    found = Alice(mine, session.id)
+def alice(user_memory: UserMemory) -> Alice:
+    MessageFactory.create(memory=user_memory, name="Alice", content="The release is on Friday")
+    PreferencesFactory.create(memory=user_memory, coding_style="type hints", favorite_tools=["ruff"])
+    KnowledgeFactory.create(memory=user_memory, key="city", value="Perm")
+    KnowledgeFactory.create(
+        memory=user_memory, key="release", value="Releases are made by Oleg", source="chat", confidence=0.8
+    )
+    session = user_memory.create_session()
+    TaskFactory.create(memory=user_memory, session_id=session.id, description="Book a table")
+    found = Alice(user_memory, session.id)
     for number in range(14):
         found.say(f"turn number {number}", "user" if number % 2 == 0 else "assistant")
     found.say("When is the release?")
