@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from alembic import context
-from sqlalchemy import BigInteger, Connection, Engine, text
+from sqlalchemy import BigInteger, Connection, Engine, inspect, text
 from sqlalchemy.types import TypeDecorator
 
 from mirai_memory.errors import SchemaError
@@ -119,7 +119,6 @@ def _run_postgres(connection: Connection, schema: str) -> None:
     try:
         with context.begin_transaction():
             connection.execute(text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": f"mirai:{schema}"})
-            connection.exec_driver_sql(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
             connection.exec_driver_sql(f'SET LOCAL search_path TO "{schema}"')
             context.run_migrations()
     finally:
@@ -129,12 +128,14 @@ def _run_postgres(connection: Connection, schema: str) -> None:
 def run_online() -> None:
     given, schema = _wanted()
     with _connection(given) as connection:
+        if connection.in_transaction():
+            raise SchemaError("the connection has a transaction open; end it first, a migration is one of its own")
         name = connection.dialect.name
         read_version(connection, schema)  # a stranger's database is refused before anything is made in it
         connection.rollback()
-        if name == "postgresql":
+        if name == "postgresql" and not inspect(connection).has_schema(schema):
             connection.exec_driver_sql(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
-            connection.commit()
+        connection.commit()
         context.configure(connection=connection, **_options(name, schema))
         if name == "sqlite":
             _run_sqlite(connection)

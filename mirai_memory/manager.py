@@ -351,6 +351,15 @@ def _options(settings: MemorySettings, read_only: bool) -> Options:
     )
 
 
+def _after_fork() -> None:
+    # Another thread may have held the lock at the moment of the fork.
+    global _managers_lock
+    _managers_lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
 _managers: dict[tuple[int, str], MemoryManager] = {}
 _managers_lock = threading.Lock()
 

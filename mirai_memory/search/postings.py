@@ -189,7 +189,7 @@ class PostingsIndex(ABC):
         postings = {term: self._postings(db, kind, corpus, term, narrow, POSTINGS) for term in terms}
         weights = self._weights(db, kind, corpus, postings)
         ranked = _by_weight(postings, weights)
-        rows = _allowed(db, kind, ranked, (*narrow, *always), max(CANDIDATES, limit))
+        rows = _allowed(db, kind, ranked, always, max(CANDIDATES, limit))  # the postings are narrow already
         # A row is of one scope, so at most one of a term's marks is in it.
         marks = [(mark, weight) for term, weight in weights.items() for mark in corpus.marks(term)]
         hits = [Hit(row.rowid, _score(marks, corpus.average_length, row.terms)) for row in rows]
@@ -239,9 +239,9 @@ def _length(tokens: str) -> int:
     return tokens.count("@") - 1
 
 
-def _chunks(ids: Sequence[int]) -> Iterator[Sequence[int]]:
-    for start in range(0, len(ids), _CHUNK):
-        yield ids[start : start + _CHUNK]
+def _chunks(ids: Sequence[int], size: int = _CHUNK) -> Iterator[Sequence[int]]:
+    for start in range(0, len(ids), size):
+        yield ids[start : start + size]
 
 
 def _corpus(db: Db, kind: ItemKind, scope: Scope) -> _Corpus:
@@ -272,8 +272,8 @@ def _allowed(
     if conditions:
         statement = statement.join(_ITEMS[kind], _ITEMS[kind].c.id == WORDS[kind].c.rowid).where(*conditions)
     rows: list[Row[Any]] = []
-    for chunk in _chunks(ranked):
-        rows += db.execute(statement, {"ids": chunk if conditions else chunk[:limit]}).all()
+    for chunk in _chunks(ranked, min(limit, _CHUNK)):
+        rows += db.execute(statement, {"ids": chunk}).all()
         if len(rows) >= limit:
             break
     order = {id: place for place, id in enumerate(ranked)}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, and_, case, delete, exists, false, insert, or_, select, update
+from sqlalchemy import ColumnElement, Row, Select, and_, case, delete, exists, func, insert, or_, select, update
 
 from mirai_memory import _checks
 from mirai_memory.config import MemorySettings
@@ -197,7 +197,7 @@ class KnowledgeBase(Service):
         after: int | None = None,
     ) -> list[Knowledge]:
         """One page in order of id: what is true and believed now, or was ``as_of`` and ``known_at`` then."""
-        statement = select(KNOWLEDGE).where(self._visible(user_id)).order_by(KNOWLEDGE.c.id).limit(limit)
+        statement = select(KNOWLEDGE).order_by(KNOWLEDGE.c.id)
         if category is not None:
             name = _checks.name("category", category, limit=_checks.MAX_CATEGORY)
             statement = statement.where(KNOWLEDGE.c.category == name)
@@ -209,23 +209,33 @@ class KnowledgeBase(Service):
         true = now if as_of is None else _checks.moment("as_of", as_of)
         known = now if known_at is None else _checks.moment("known_at", known_at)
         statement = statement.where(*_true_at(true), *_believed(true, known), _not_expired(now))
-        found = [self._fact(row) for row in self._db.execute(statement)]
+        rows = sorted(self._of_each_owner(statement, user_id, limit), key=lambda row: row.id)[:limit]
+        found = [self._fact(row) for row in rows]
         return self._with_vectors(found) if with_embedding else found
+
+    def _of_each_owner(self, statement: Select[Any], user_id: str | None, limit: int) -> list[Row[Any]]:
+        """Rows of each visible owner, at most ``limit`` of each: asked for both at once, the engine would sort all."""
+        owners = self._visible_owners(user_id)
+        own = (statement.where(KNOWLEDGE.c.user_id == owner).limit(limit) for owner in owners)
+        return [row for wanted in own for row in self._db.execute(wanted)]
 
     def newest(self, limit: int) -> list[Knowledge]:
         """The current facts that were stored last, newest first."""
         now = self._now()
-        current = [*_true_at(now), *_believed(now, now), _not_expired(now), self._visible(None)]
-        statement = select(KNOWLEDGE).where(*current).order_by(KNOWLEDGE.c.id.desc()).limit(limit)
-        return [self._fact(row) for row in self._db.execute(statement)]
+        statement = select(KNOWLEDGE).where(*_true_at(now), *_believed(now, now), _not_expired(now))
+        rows = self._of_each_owner(statement.order_by(KNOWLEDGE.c.id.desc()), None, limit)
+        return [self._fact(row) for row in sorted(rows, key=lambda row: -row.id)[:limit]]
 
     def _visible(self, user_id: str | None) -> ColumnElement[bool]:
         """Shared facts, and those of the owner: of the named one, or of the one this unit of work is bound to."""
+        return KNOWLEDGE.c.user_id.in_(self._visible_owners(user_id))
+
+    def _visible_owners(self, user_id: str | None) -> list[str]:
         if not self._settings.long_term.enabled:
-            return false()
+            return []
         if self._owner is None and user_id is None:
-            return KNOWLEDGE.c.user_id == SHARED
-        return KNOWLEDGE.c.user_id.in_([self._owner_of(user_id), SHARED])
+            return [SHARED]
+        return [self._owner_of(user_id), SHARED]
 
     def _with_vectors(self, found: list[Knowledge]) -> list[Knowledge]:
         stored: dict[int, Row[Any]] = {}
@@ -277,7 +287,9 @@ class KnowledgeBase(Service):
         if _checks.number("min_confidence", min_confidence, least=0.0, most=1.0):
             narrow.append(KNOWLEDGE.c.confidence >= min_confidence)
         now = self._now()
-        always = [*_true_at(now), *_believed(now, now), _not_expired(now), self._visible(user_id)]
+        # Hidden from the engine's planner, which would read all facts of an owner rather than the few ids asked for.
+        visible = func.coalesce(KNOWLEDGE.c.user_id, "").in_(self._visible_owners(user_id))
+        always = [*_true_at(now), *_believed(now, now), _not_expired(now), visible]
         hits = self._index.lexical(
             self._db,
             "knowledge",
@@ -381,5 +393,5 @@ def _believed(true: datetime, known: datetime) -> list[ColumnElement[bool]]:
     replaced = exists().where(
         *same, was_open, _LATER.c.id > KNOWLEDGE.c.id, _LATER.c.created_at <= known, _LATER.c.valid_from <= true
     )
-    stood_alone = and_(KNOWLEDGE.c.valid_to.is_not(None), KNOWLEDGE.c.superseded_at.is_(None))
-    return [KNOWLEDGE.c.created_at <= known, or_(stood_alone, ~replaced)]
+    # What nothing has superseded is asked no further: nearly every row.
+    return [KNOWLEDGE.c.created_at <= known, or_(KNOWLEDGE.c.superseded_at.is_(None), ~replaced)]
