@@ -109,17 +109,17 @@ def fit(gathered: Gathered, max_tokens: int | None, counter: TokenCounter) -> Co
 
 def newest_within(groups: Sequence[list[Message]], max_tokens: int | None, counter: TokenCounter) -> list[Message]:
     """The newest groups (given newest first) that fit into the budget, as messages in order."""
+    if max_tokens is None:
+        return [message for group in reversed(groups) for message in group]
     kept: list[list[Message]] = []
     tokens = 0
     for group in groups:
-        tokens += (
-            sum(counter.count(_render.history_line(message)) for message in group) if max_tokens is not None else 0
-        )
-        if max_tokens is not None and tokens > max_tokens:
-            if not kept:
-                raise InvalidInput("max_tokens", f"must be at least {tokens} to hold the newest messages")
+        tokens += sum(counter.count(_render.history_line(message)) for message in group)
+        if tokens > max_tokens:
             break
         kept.append(group)
+    if groups and not kept:
+        raise InvalidInput("max_tokens", f"must be at least {tokens} to hold the newest messages")
     return [message for group in reversed(kept) for message in group]
 
 
