@@ -34,6 +34,7 @@ from sqlalchemy import (
 from sqlalchemy import bindparam as bind
 
 from mirai_memory.database import Db
+from mirai_memory.database.chunks import MOST, chunks
 from mirai_memory.database.hot import HotStatement
 from mirai_memory.models import KnowledgeRow, MessageRow, StateRow
 from mirai_memory.search import bm25
@@ -48,8 +49,6 @@ POSTINGS = 2_000
 CANDIDATES = 200
 # The newest documents of a scope among which the frequency of a common term is counted.
 SAMPLE = 5_000
-# SQLite takes 32,766 parameters in a statement; older builds 999.
-_CHUNK = 900
 _REBUILD_BATCH = 2_000
 
 _ITEMS: dict[ItemKind, Table] = {"message": MessageRow.table(), "knowledge": KnowledgeRow.table()}
@@ -163,7 +162,7 @@ class PostingsIndex(ABC):
         words = WORDS[kind]
         fewer_items: dict[int, int] = defaultdict(int)
         fewer_terms: dict[int, int] = defaultdict(int)
-        for chunk in _chunks(ids):
+        for chunk in chunks(ids):
             for row in db.execute(select(words.c.terms).where(words.c.rowid.in_(chunk))):
                 scope = int(row.terms[2 : row.terms.index(" ", 2)])
                 fewer_items[scope] += 1
@@ -239,11 +238,6 @@ def _length(tokens: str) -> int:
     return tokens.count("@") - 1
 
 
-def _chunks(ids: Sequence[int], size: int = _CHUNK) -> Iterator[Sequence[int]]:
-    for start in range(0, len(ids), size):
-        yield ids[start : start + size]
-
-
 def _corpus(db: Db, kind: ItemKind, scope: Scope) -> _Corpus:
     if scope.owners is None:
         rows = db.execute(_ALL_SCOPES, {"kind": kind}).all()
@@ -272,7 +266,7 @@ def _allowed(
     if conditions:
         statement = statement.join(_ITEMS[kind], _ITEMS[kind].c.id == WORDS[kind].c.rowid).where(*conditions)
     rows: list[Row[Any]] = []
-    for chunk in _chunks(ranked, min(limit, _CHUNK)):
+    for chunk in chunks(ranked, min(limit, MOST)):
         rows += db.execute(statement, {"ids": chunk}).all()
         if len(rows) >= limit:
             break

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from mirai_memory._render import HASHED_KEY
 from mirai_memory.search.analyzer import index_terms
-
-HASHED_KEY = "sha256:"  # keys made from the value say nothing that could be searched
 
 
 def message_terms(content: str, name: str | None, timestamp: datetime) -> list[str]:

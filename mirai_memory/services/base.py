@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Delete, Select, Update, delete
+from sqlalchemy import ColumnElement, Delete, Select, Update, delete, select
 
 from mirai_memory import _checks
 from mirai_memory._time import Clock
 from mirai_memory.config import MemorySettings
 from mirai_memory.database import Db
-from mirai_memory.errors import InvalidInput
-from mirai_memory.models import EmbeddingRow
+from mirai_memory.database.chunks import chunks
+from mirai_memory.errors import InvalidInput, NotFound
+from mirai_memory.models import EmbeddingRow, SessionRow
 from mirai_memory.search import ItemKind, SearchIndex
 
 _EMBEDDINGS = EmbeddingRow.table()
-_CHUNK = 900  # older builds of SQLite take 999 parameters in a statement
+_SESSIONS = SessionRow.table()
 
 Statement = TypeVar("Statement", Select[Any], Update, Delete)
 
@@ -58,15 +59,17 @@ class Service:
             raise InvalidInput("user_id", "is not the owner that this memory is bound to")
         return self._owner
 
+    def _hold_session(self, session_id: Any) -> str:
+        """The id of a session that is there, held until the transaction ends (SQLite's writer holds everything)."""
+        id = _checks.name("session_id", session_id)
+        statement = self._own(select(_SESSIONS.c.id), _SESSIONS.c.user_id).where(_SESSIONS.c.id == id)
+        if self._db.execute(statement.with_for_update()).first() is None:
+            raise NotFound("session", id)
+        return id
+
     def _forget_projections(self, kind: ItemKind, ids: Sequence[int]) -> None:
         """Index rows and vectors; a cascade would not reach them."""
         self._index.remove(self._db, kind, ids)
         for chunk in chunks(ids):
             condition = (_EMBEDDINGS.c.kind == kind) & _EMBEDDINGS.c.item_id.in_(chunk)
             self._db.execute(delete(_EMBEDDINGS).where(condition))
-
-
-def chunks(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    """Pieces small enough for one statement's parameters."""
-    for start in range(0, len(values), _CHUNK):
-        yield values[start : start + _CHUNK]

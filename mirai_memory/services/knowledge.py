@@ -11,15 +11,17 @@ from typing import Any
 from sqlalchemy import ColumnElement, Row, Select, and_, case, delete, exists, func, insert, or_, select, update
 
 from mirai_memory import _checks
+from mirai_memory._render import HASHED_KEY
 from mirai_memory.config import MemorySettings
+from mirai_memory.database.chunks import chunks
 from mirai_memory.entities import ON_CONFLICT, SOURCE_KINDS, Knowledge, OnConflict, SourceKind
 from mirai_memory.errors import ConfigurationError, Conflict, InvalidInput, NotFound
 from mirai_memory.models import EmbeddingRow, KnowledgeRow, MessageRow
 from mirai_memory.search import Entry, Scope
 from mirai_memory.search.analyzer import query_terms
-from mirai_memory.search.terms import HASHED_KEY, knowledge_terms
+from mirai_memory.search.terms import knowledge_terms
 from mirai_memory.services import vectors
-from mirai_memory.services.base import Service, chunks
+from mirai_memory.services.base import Service
 
 KNOWLEDGE = KnowledgeRow.table()
 MESSAGES = MessageRow.table()
@@ -197,12 +199,7 @@ class KnowledgeBase(Service):
         after: int | None = None,
     ) -> list[Knowledge]:
         """One page in order of id: what is true and believed now, or was ``as_of`` and ``known_at`` then."""
-        statement = select(KNOWLEDGE).order_by(KNOWLEDGE.c.id)
-        if category is not None:
-            name = _checks.name("category", category, limit=_checks.MAX_CATEGORY)
-            statement = statement.where(KNOWLEDGE.c.category == name)
-        if key is not None:
-            statement = statement.where(KNOWLEDGE.c.key == _checks.name("key", key))
+        statement = select(KNOWLEDGE).where(*_filters(category=category, key=key)).order_by(KNOWLEDGE.c.id)
         if after is not None:
             statement = statement.where(KNOWLEDGE.c.id > _checks.after(after))
         now = self._now()
@@ -279,11 +276,7 @@ class KnowledgeBase(Service):
     ) -> list[Knowledge]:
         """The best matches among current facts, best first."""
         owner = SHARED if self._owner is None and user_id is None else self._owner_of(user_id)
-        narrow: list[ColumnElement[bool]] = []
-        if category is not None:
-            narrow.append(KNOWLEDGE.c.category == _checks.name("category", category, limit=_checks.MAX_CATEGORY))
-        if source_kind is not None:
-            narrow.append(KNOWLEDGE.c.source_kind == _checks.one_of("source_kind", source_kind, SOURCE_KINDS))
+        narrow = _filters(category=category, source_kind=source_kind)
         if _checks.number("min_confidence", min_confidence, least=0.0, most=1.0):
             narrow.append(KNOWLEDGE.c.confidence >= min_confidence)
         now = self._now()
@@ -321,7 +314,7 @@ class KnowledgeBase(Service):
     ) -> int:
         """Delete the row of that id, or every row (earlier values too) that meets all conditions; how many."""
         self._check_enabled()
-        conditions = _filters(key, category, source, source_kind)
+        conditions = _filters(key=key, category=category, source=source, source_kind=source_kind)
         if knowledge_id is not None:
             conditions.append(KNOWLEDGE.c.id == _checks.row_id("knowledge_id", knowledge_id))
         if not conditions:
@@ -353,7 +346,11 @@ class KnowledgeBase(Service):
 
 
 def _filters(
-    key: str | None, category: str | None, source: str | None, source_kind: SourceKind | None
+    *,
+    key: str | None = None,
+    category: str | None = None,
+    source: str | None = None,
+    source_kind: SourceKind | None = None,
 ) -> list[ColumnElement[bool]]:
     conditions: list[ColumnElement[bool]] = []
     if key is not None:

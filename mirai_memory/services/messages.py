@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, Row, bindparam, delete, insert, or_, selec
 from mirai_memory import _checks
 from mirai_memory._time import Clock
 from mirai_memory.config import MemorySettings
+from mirai_memory.database.chunks import chunks
 from mirai_memory.database.hot import HotStatement
 from mirai_memory.entities import MESSAGE_KINDS, ROLES, Message
 from mirai_memory.errors import Conflict, InvalidInput, NotFound
@@ -21,7 +22,7 @@ from mirai_memory.search import Entry, Scope
 from mirai_memory.search.analyzer import query_terms
 from mirai_memory.search.terms import message_terms
 from mirai_memory.services import windows
-from mirai_memory.services.base import Service, chunks
+from mirai_memory.services.base import Service
 
 MESSAGES = MessageRow.table()
 SESSIONS = SessionRow.table()
@@ -171,7 +172,7 @@ class Messages(Service):
 
     def _known(self, session_id: str, client_ids: list[str]) -> dict[str, dict[str, Any]]:
         """Stored messages by client_id; the session's row is held, so that none is added meanwhile."""
-        self._hold(session_id)
+        self._hold_session(session_id)
         columns = (MESSAGES.c.id, MESSAGES.c.client_id, *(MESSAGES.c[name] for name in _CONTENT))
         found: dict[str, dict[str, Any]] = {}
         for chunk in chunks(client_ids):
@@ -264,7 +265,7 @@ class Messages(Service):
 
     def pop(self, session_id: str) -> Message | None:
         """Take the newest message out; None from an empty session."""
-        id = self._hold(session_id)
+        id = self._hold_session(session_id)
         newest = _SELECT.where(MESSAGES.c.session_id == id).order_by(MESSAGES.c.position.desc()).limit(1)
         row = self._db.execute(newest).first()
         if row is None:
@@ -274,7 +275,7 @@ class Messages(Service):
 
     def trim(self, session_id: str, keep: int) -> int:
         """Delete all but the newest ``keep`` in whole groups; how many went."""
-        id = self._hold(session_id)
+        id = self._hold_session(session_id)
         start = self._window_start(id, keep)
         statement = select(MESSAGES.c.id).where(MESSAGES.c.session_id == id)
         if start is not None:
@@ -288,13 +289,6 @@ class Messages(Service):
             fewer = update(SESSIONS).where(SESSIONS.c.id == session_id)
             self._db.execute(fewer.values(message_count=SESSIONS.c.message_count - gone))
         return gone
-
-    def _hold(self, session_id: str) -> str:
-        id = _checks.name("session_id", session_id)
-        statement = self._own(select(SESSIONS.c.id), SESSIONS.c.user_id).where(SESSIONS.c.id == id)
-        if self._db.execute(statement.with_for_update()).first() is None:
-            raise NotFound("session", id)
-        return id
 
     def recent(self, session_id: str, limit: int) -> list[Message]:
         """The window: the newest messages in whole groups, oldest first."""

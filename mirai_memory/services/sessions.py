@@ -145,7 +145,7 @@ class Sessions(Service):
 
     def clear(self, session_id: str) -> int:
         """Delete every message, and the summary that was made of them; the number of messages."""
-        id = self._locked(session_id)
+        id = self._hold_session(session_id)
         ids = self._message_ids([id])
         self._forget_projections("message", ids)
         self._db.execute(delete(MESSAGES).where(MESSAGES.c.session_id == id))
@@ -165,7 +165,7 @@ class Sessions(Service):
 
     def delete(self, session_id: str) -> None:
         """Delete a session with its messages and tasks; facts that were learned from it stay and lose the link."""
-        self._delete_all([self._locked(session_id)])
+        self._delete_all([self._hold_session(session_id)])
 
     def _delete_all(self, ids: list[str]) -> None:
         self._forget_projections("message", self._message_ids(ids))
@@ -190,14 +190,6 @@ class Sessions(Service):
         if ids:
             self._delete_all(ids)
         return len(ids)
-
-    def _locked(self, session_id: str) -> str:
-        """The id of a session that is there, held until the transaction ends (SQLite's writer holds everything)."""
-        id = _id(session_id)
-        statement = self._own(select(SESSIONS.c.id), SESSIONS.c.user_id).where(SESSIONS.c.id == id)
-        if self._db.execute(statement.with_for_update()).first() is None:
-            raise NotFound("session", id)
-        return id
 
     def _message_ids(self, session_ids: list[str]) -> list[int]:
         return list(self._db.execute(select(MESSAGES.c.id).where(MESSAGES.c.session_id.in_(session_ids))).scalars())
