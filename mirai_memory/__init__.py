@@ -17,6 +17,7 @@ from mirai_memory._version import __version__
 
 if TYPE_CHECKING:
     from mirai_memory.config import Settings, load_settings
+    from mirai_memory.embeddings import Embedder
     from mirai_memory.entities import Context, Knowledge, Message, Omitted, Session, Task, UserPreferences
     from mirai_memory.errors import (
         Busy,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from mirai_memory.logging import LogHandle, configure_logging
     from mirai_memory.manager import MemoryManager, get_memory_manager
     from mirai_memory.model_calls import logged_model_call, model_call
+    from mirai_memory.reranking import Reranker
     from mirai_memory.scoped import UserMemory
     from mirai_memory.tokens import TokenCounter
     from mirai_memory.unit_of_work import UnitOfWork
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
 # take most of a second.
 _HOMES = {
     "mirai_memory.config": ("Settings", "load_settings"),
+    "mirai_memory.embeddings": ("Embedder",),
     "mirai_memory.entities": ("Context", "Knowledge", "Message", "Omitted", "Session", "Task", "UserPreferences"),
     "mirai_memory.errors": (
         "Busy",
@@ -69,6 +72,7 @@ _HOMES = {
     "mirai_memory.logging": ("LogHandle", "configure_logging"),
     "mirai_memory.manager": ("MemoryManager", "get_memory_manager"),
     "mirai_memory.model_calls": ("logged_model_call", "model_call"),
+    "mirai_memory.reranking": ("Reranker",),
     "mirai_memory.scoped": ("UserMemory",),
     "mirai_memory.tokens": ("TokenCounter",),
     "mirai_memory.unit_of_work": ("UnitOfWork",),
@@ -81,6 +85,7 @@ __all__ = [
     "Conflict",
     "Context",
     "Corrupt",
+    "Embedder",
     "EmbeddingError",
     "ForeignDatabase",
     "InvalidInput",
@@ -93,6 +98,7 @@ __all__ = [
     "NotFound",
     "Omitted",
     "ReadOnly",
+    "Reranker",
     "SchemaError",
     "SchemaOutOfDate",
     "SchemaTooNew",

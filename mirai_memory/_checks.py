@@ -21,6 +21,7 @@ MAX_CATEGORY = 100
 MAX_LABEL = 2_000
 MAX_INTEGER = 2**63 - 1
 _MAX_JSON_DEPTH = 100
+_MAX_FLOAT16 = 65_504
 
 T = TypeVar("T")
 
@@ -197,6 +198,9 @@ def texts(field: str, value: Any, *, limit: int) -> list[str]:
 
 def vector(field: str, value: Any) -> list[float]:
     """A caller's own embedding: finite numbers that float16 can hold."""
+    # What nearly all are, at a tenth of the price: no number is larger than the length of the vector.
+    if type(value) is list and set(map(type, value)) == {float} and math.hypot(*value) <= _MAX_FLOAT16:
+        return list(value)
     # NumPy's own numbers are Real; a text or a dict would be read by its characters or keys.
     given = list(value) if isinstance(value, Iterable) and not isinstance(value, (str, bytes, dict)) else []
     try:
@@ -205,7 +209,7 @@ def vector(field: str, value: Any) -> list[float]:
         numbers = []
     if not given or len(numbers) < len(given):
         raise InvalidInput(field, "must be a non-empty sequence of numbers")
-    if not all(abs(item) <= 65_504 for item in numbers):
+    if not all(abs(item) <= _MAX_FLOAT16 for item in numbers):
         raise InvalidInput(field, "must hold finite numbers of at most 65504 (the float16 range)")
     return numbers
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, TypeVar
 
@@ -27,32 +28,61 @@ from mirai_memory.entities import (
     TaskStatus,
 )
 from mirai_memory.errors import InvalidInput
+from mirai_memory.reranking import RERANKED, Reranker, reranked
+from mirai_memory.search import Query, QueryVector
 from mirai_memory.services import knowledge as facts
-from mirai_memory.services import messages as entries
+from mirai_memory.services import message_values as entries
 from mirai_memory.services import tasks
 from mirai_memory.services.context import fit, newest_within
+from mirai_memory.services.embeddings import fact_text
+from mirai_memory.services.knowledge import Prepared as PreparedFact
 from mirai_memory.tokens import TokenCounter
 from mirai_memory.unit_of_work import Store, UnitOfWork
+from mirai_memory.vectorizing import Vectorizer
 
 T = TypeVar("T")
+Item = TypeVar("Item", bound=Knowledge | Message)
 RecallKind = Literal["knowledge", "messages"]
 RECALL_KINDS: tuple[RecallKind, ...] = ("knowledge", "messages")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tools:
+    """What a façade works with; ``UserMemory`` has those of the ``MemoryManager`` that made it."""
+
+    store: Store
+    settings: MemorySettings
+    clock: Clock
+    counter: TokenCounter
+    vectorizer: Vectorizer | None
+    reranker: Reranker | None
 
 
 class Facade:
     """Methods whose arguments name no owner."""
 
-    _store: Store
-    _settings: MemorySettings
-    _clock: Clock
-    _counter: TokenCounter
-    _owner: str | None
+    def __init__(self, tools: Tools, owner: str | None) -> None:
+        self._tools = tools
+        self._owner = owner
+        self._store = tools.store
+        self._settings = tools.settings
+        self._clock = tools.clock
+        self._counter = tools.counter
+        self._vectorizer = tools.vectorizer
+        self._reranker = tools.reranker
 
     def _read(self, fn: Callable[[UnitOfWork], T], owner: str | None = None) -> T:
         return self._store.read(fn, owner=owner if owner is not None else self._owner)
 
     def _write(self, fn: Callable[[UnitOfWork], T], owner: str | None = None) -> T:
         return self._store.write(fn, owner=owner if owner is not None else self._owner)
+
+    def _write_texts(self, fn: Callable[[UnitOfWork], T]) -> T:
+        """Write what wants vectors, which are made in the background."""
+        result = self._write(fn)
+        if self._vectorizer is not None:
+            self._vectorizer.notify()
+        return result
 
     # Sessions
 
@@ -85,13 +115,13 @@ class Facade:
         an unknown session, Conflict for a known ``client_id`` with other content, InvalidInput.
         """
         prepared = entries.prepare(message, self._settings, self._clock)
-        return self._write(lambda uow: uow.messages.add_prepared([prepared]))[0]
+        return self._write_texts(lambda uow: uow.messages.add_prepared([prepared]))[0]
 
     def add_messages(self, messages: Sequence[Message]) -> list[int]:
         """Append messages, each to its session, all or none; their ids in the same order. Raises as add_message."""
         given = _checks.items("messages", messages)
         prepared = [entries.prepare(message, self._settings, self._clock) for message in given]
-        return self._write(lambda uow: uow.messages.add_prepared(prepared)) if prepared else []
+        return self._write_texts(lambda uow: uow.messages.add_prepared(prepared)) if prepared else []
 
     def get_message(self, message_id: int) -> Message | None:
         """The message, or None."""
@@ -102,7 +132,7 @@ class Facade:
 
         Raises NotFound, InvalidInput.
         """
-        return self._write(lambda uow: uow.messages.update(message_id, content))
+        return self._write_texts(lambda uow: uow.messages.update(message_id, content))
 
     def delete_message(self, message_id: int) -> None:
         """Delete one message; the places of the others stay. Raises NotFound."""
@@ -177,13 +207,28 @@ class Facade:
         ``memory.long_term.on_conflict`` for the category. A fact with ``valid_to`` is closed and stands beside.
         Raises NotFound for an unknown ``message_id``, InvalidInput.
         """
-        prepared = facts.prepare(knowledge, self._settings)
-        return self._write(lambda uow: uow.knowledge.add_prepared(prepared, on_conflict))
+        [prepared] = self._with_vectors([facts.prepare(knowledge, self._settings)])
+        return self._write_texts(lambda uow: uow.knowledge.add_prepared(prepared, on_conflict))
 
     def add_knowledge_many(self, items: Sequence[Knowledge], *, on_conflict: OnConflict | None = None) -> list[int]:
         """Store facts, all or none; as ``add_knowledge`` for each, in order."""
-        prepared = [facts.prepare(item, self._settings) for item in _checks.items("items", items)]
-        return self._write(lambda uow: [uow.knowledge.add_prepared(item, on_conflict) for item in prepared])
+        given = [facts.prepare(item, self._settings) for item in _checks.items("items", items)]
+        prepared = self._with_vectors(given)
+        return self._write_texts(lambda uow: uow.knowledge.add_all_prepared(prepared, on_conflict))
+
+    def _with_vectors(self, prepared: list[PreparedFact]) -> list[PreparedFact]:
+        """Facts with vectors made before the transaction, which waits for nobody; without, while the embedder fails."""
+        vectorizer = self._vectorizer
+        if vectorizer is None or not self._settings.long_term.enabled:
+            return prepared
+        bare = [item for item in prepared if item.vector is None and item.values["valid_to"] is None]
+        made = iter(vectorizer.documents([item.text for item in bare]) or [])
+        return [
+            item.with_vector(vectorizer.model, vector)
+            if item.vector is None and item.values["valid_to"] is None and (vector := next(made, None)) is not None
+            else item
+            for item in prepared
+        ]
 
     # Across
 
@@ -193,13 +238,15 @@ class Facade:
         On PostgreSQL ``fn`` may run several times (a serialisation failure, a deadlock): it must have no effects
         outside the database. Inside, use ``uow``, not the memory.
         """
-        return self._write(fn)
+        return self._write_texts(fn)
 
     @contextmanager
     def unit_of_work(self) -> Iterator[UnitOfWork]:
         """One transaction as a context manager: committed at its end, rolled back on an exception, never retried."""
         with self._store.transaction(self._owner, write=True) as uow:
             yield uow
+        if self._vectorizer is not None:
+            self._vectorizer.notify()
 
     def build_context(self, session_id: str, query: str | None = None, *, max_tokens: int | None = None) -> Context:
         """What the model should have for the session's next turn, within ``max_tokens`` (None: no limit).
@@ -210,28 +257,34 @@ class Facade:
         Raises NotFound; InvalidInput for a budget that cannot hold preferences and the newest group.
         """
         budget = _checks.optional_integer("max_tokens", max_tokens)
-        if query is not None:
+        asked = None if query is None else Query.of(query)
+        if self._vectorizer is not None:
+            about = self._read(lambda uow: uow.contexts.subject(session_id, query))
+            asked = self._asked(about.query, about.owner)
+        elif query is not None:
             _check_query(query)
         # Counting may take long: it is done when the transaction has ended.
-        gathered = self._read(lambda uow: uow.contexts.gather(session_id, query))
+        gathered = self._read(lambda uow: uow.contexts.gather(session_id, asked))
         return fit(gathered, budget, self._counter)
 
-    def _recall(self, query: str, user_id: str, limit: int, kinds: Sequence[RecallKind]) -> list[Knowledge | Message]:
+    def _recall(
+        self, query: str, user_id: str, limit: int, kinds: Sequence[RecallKind], explain: bool
+    ) -> list[Knowledge | Message]:
         count = _checks.integer("limit", limit)
         if isinstance(kinds, str) or not all(kind in RECALL_KINDS for kind in _checks.items("kinds", kinds)):
             raise InvalidInput("kinds", f"must hold only {' and '.join(RECALL_KINDS)}")
         owner = _checks.owner(user_id)
-        _check_query(query)
+        asked, wanted = self._asked(query, owner), self._wanted(count)
 
         def found(uow: UnitOfWork) -> list[Knowledge | Message]:
             results: list[Knowledge | Message] = []
             if "knowledge" in kinds:
-                results += uow.knowledge.search(query, limit=count)
+                results += uow.knowledge.search(asked, limit=wanted, explain=explain)
             if "messages" in kinds:
-                results += uow.messages.search(query, limit=count)
-            return sorted(results, key=lambda item: -(item.score or 0.0))[:count]
+                results += uow.messages.search(asked, limit=wanted, explain=explain)
+            return sorted(results, key=lambda item: -(item.score or 0.0))[:wanted]
 
-        return self._read(found, owner)
+        return self._reranked(query, self._read(found, owner))[:count]
 
     def _search_messages(
         self,
@@ -242,12 +295,17 @@ class Facade:
         limit: int,
         since: datetime | None,
         until: datetime | None,
+        explain: bool,
     ) -> list[Message]:
-        _check_query(query)
         count = _checks.integer("limit", limit)
-        return self._read(
-            lambda uow: uow.messages.search(query, session_id=session_id, limit=count, since=since, until=until), owner
+        asked, wanted = self._asked(query, owner or self._owner), self._wanted(count)
+        found = self._read(
+            lambda uow: uow.messages.search(
+                asked, session_id=session_id, limit=wanted, since=since, until=until, explain=explain
+            ),
+            owner,
         )
+        return self._reranked(query, found)[:count]
 
     def _search_knowledge(
         self,
@@ -258,15 +316,69 @@ class Facade:
         category: str | None,
         source_kind: SourceKind | None,
         min_confidence: float,
+        embedding: Sequence[float] | None,
+        embedding_model: str | None,
+        explain: bool,
     ) -> list[Knowledge]:
-        _check_query(query)
         count = _checks.integer("limit", limit)
-        return self._read(
+        if embedding is None:
+            asked = self._asked(query, owner or self._owner or "")
+        else:
+            asked = self._asked_with(query, embedding, embedding_model, owner or self._owner)
+        wanted = self._wanted(count)
+        found = self._read(
             lambda uow: uow.knowledge.search(
-                query, limit=count, category=category, source_kind=source_kind, min_confidence=min_confidence
+                asked,
+                limit=wanted,
+                category=category,
+                source_kind=source_kind,
+                min_confidence=min_confidence,
+                explain=explain,
             ),
             owner,
         )
+        return self._reranked(query, found)[:count]
+
+    def _asked(self, query: str, owner: str | None) -> Query:
+        """The query with its vector, and the owner's own vectors made as far as the budget of a search goes."""
+        _check_query(query)
+        if self._vectorizer is None or owner is None:
+            return Query(query)  # over everybody, words and context have to do
+        self._vectorizer.catch_up(owner)
+        return Query(query, self._vectorizer.query(query))
+
+    def _asked_with(
+        self, query: str, embedding: Sequence[float], embedding_model: str | None, owner: str | None
+    ) -> Query:
+        """The query with a vector of the caller's own."""
+        _check_query(query)
+        numbers = _checks.vector("embedding", embedding)
+        if embedding_model is not None:
+            model = _checks.name("embedding_model", embedding_model)
+        elif self._vectorizer is not None:
+            model = self._vectorizer.model
+        else:
+            models = self._store.read(lambda uow: uow.vectors.models("knowledge", owner, dim=len(numbers)))
+            if len(models) > 1:
+                raise InvalidInput("embedding_model", "is needed: facts have vectors of several models")
+            if not models:
+                return Query(query)
+            model = models[0]
+        return Query(query, QueryVector.of(model, numbers))
+
+    def _wanted(self, count: int) -> int:
+        """How many results are asked for: a reranker is given more than are wanted in the end."""
+        return count if self._reranker is None or not count else max(count, RERANKED)
+
+    def _reranked(self, query: str, found: list[Item]) -> list[Item]:
+        if self._reranker is None or len(found) < 2:
+            return found
+        best = reranked(self._reranker, query, found[:RERANKED], _text_of)
+        return best + found[RERANKED:]
+
+
+def _text_of(item: Knowledge | Message) -> str:
+    return item.content if isinstance(item, Message) else fact_text(item.key or "", item.value)
 
 
 def _check_query(query: Any) -> None:

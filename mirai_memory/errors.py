@@ -135,7 +135,14 @@ class EmbeddingError(MiraiMemoryError, RuntimeError):
 
 
 class ConfigurationError(MiraiMemoryError, ValueError):
-    """A setting is missing, misspelt or has a value that its rule does not allow."""
+    """Settings are missing, misspelt or have values that their rules do not allow; ``problems`` has one line each."""
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__(*problems)
+        self.problems = problems
+
+    def __str__(self) -> str:
+        return "; ".join(self.problems)
 
 
 class MissingExtra(MiraiMemoryError, ImportError):

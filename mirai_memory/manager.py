@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from sqlalchemy import URL
 
 from mirai_memory import _checks, schema
-from mirai_memory._facade import RECALL_KINDS, Facade, RecallKind
+from mirai_memory._facade import RECALL_KINDS, Facade, RecallKind, Tools
 from mirai_memory._time import Clock, utc_now
 from mirai_memory.config import MemorySettings, Settings, load_settings
 from mirai_memory.database import MEMORY, display, open_database, resolve_url
-from mirai_memory.database.engine import Options
+from mirai_memory.database.engine import Database, Options
+from mirai_memory.database.urls import sqlite_path
+from mirai_memory.embeddings import Embedder, GuardedEmbedder, open_embedder
 from mirai_memory.entities import (
     JsonObject,
     Knowledge,
@@ -27,12 +30,15 @@ from mirai_memory.entities import (
     TaskStatus,
     UserPreferences,
 )
+from mirai_memory.health import Health, check_health
 from mirai_memory.logging import logger
+from mirai_memory.reranking import Reranker
 from mirai_memory.scoped import UserMemory
 from mirai_memory.search import StaleIndex, open_index
 from mirai_memory.services import preferences as likes
 from mirai_memory.tokens import TokenCounter, default_counter
 from mirai_memory.unit_of_work import Store
+from mirai_memory.vectorizing import Vectorizer
 
 _CLEANUP_BATCH = 20  # sessions deleted in one transaction, so that other writers get their turn
 _MEGABYTE = 1_000_000
@@ -42,7 +48,8 @@ class MemoryManager(Facade):
     """The memory of any number of owners, in one database.
 
     ``url`` is a path, ``":memory:"`` or a URL; None means the settings'. A missing SQLite file is made, an older one
-    is upgraded; PostgreSQL is upgraded by ``mirai-memory db upgrade`` only. ``token_counter`` counts for budgets
+    is upgraded; PostgreSQL is upgraded by ``mirai-memory db upgrade`` only. ``embedder`` takes the place of the one
+    that ``memory.rag.embedder`` names; ``reranker`` has the last word in searches. ``token_counter`` counts for budgets
     (None: exactly with the extra ``tokens``, else estimated); ``clock`` returns aware times; ``read_only`` opens an
     existing file and refuses every write.
 
@@ -55,35 +62,38 @@ class MemoryManager(Facade):
         url: str | os.PathLike[str] | URL | None = None,
         *,
         settings: Settings | None = None,
+        embedder: Embedder | None = None,
+        reranker: Reranker | None = None,
         token_counter: TokenCounter | None = None,
         clock: Clock | None = None,
         read_only: bool = False,
     ) -> None:
         self._all_settings = settings if settings is not None else load_settings()
-        self._settings = self._all_settings.memory
-        self._clock = clock or utc_now
-        self._counter = token_counter or default_counter()
-        self._owner = None
+        memory = self._all_settings.memory
+        guarded = _guarded(embedder, self._all_settings)
         # Switched off, the memory works all the same, for as long as the process lives, and leaves no trace.
-        place = resolve_url(url if self._settings.enabled else MEMORY, self._all_settings)
-        self._database = open_database(place, _options(self._settings, read_only and self._settings.enabled))
+        place = resolve_url(url if memory.enabled else MEMORY, self._all_settings)
+        self._database = open_database(place, _options(memory, read_only and memory.enabled))
         self._closed = False
         try:
             schema.ensure_current(self._database)
-            self._store = Store(self._database, open_index(self._database), self._settings, self._clock)
-            if not self._store.read(lambda uow: uow.maintenance.index_is_current()):
-                self._make_index_anew(read_only)
+            model = guarded.name if guarded else None
+            store = _open_store(self._database, memory, clock or utc_now, model, read_only)
         except BaseException:
             self._database.dispose()
             raise
-
-    def _make_index_anew(self, read_only: bool) -> None:
-        """The words are indexed by another analyser than this one, or by none yet."""
-        if read_only:
-            self._store = Store(self._database, StaleIndex(), self._settings, self._clock)
-        else:
-            count = self._store.write(lambda uow: uow.maintenance.rebuild_index())
-            logger.info("word index made anew: {} items", count)
+        vectorizer = None
+        if guarded is not None:
+            vectorizer = Vectorizer(store, guarded, memory.rag, _beside(place, ".embedding.lock"), read_only=read_only)
+        tools = Tools(
+            store=store,
+            settings=memory,
+            clock=clock or utc_now,
+            counter=token_counter or default_counter(),
+            vectorizer=vectorizer,
+            reranker=reranker,
+        )
+        super().__init__(tools, None)
 
     @property
     def settings(self) -> Settings:
@@ -94,6 +104,11 @@ class MemoryManager(Facade):
     def url(self) -> str:
         """Where the memory is: a path for SQLite, else the URL with its password hidden."""
         return display(self._database.url)
+
+    @property
+    def embedding_model(self) -> str | None:
+        """The name of the embedder, which is the model of the vectors it makes; None where there is none."""
+        return None if self._vectorizer is None else self._vectorizer.model
 
     def __repr__(self) -> str:
         return f"MemoryManager({self.url!r})"
@@ -111,12 +126,14 @@ class MemoryManager(Facade):
         if not self._closed:
             self._closed = True
             _forget_manager(self)
+            if self._vectorizer is not None:
+                self._vectorizer.close()
             self._store.close()
             self._database.dispose()
 
     def for_user(self, user_id: str) -> UserMemory:
         """The memory as one owner has it: nothing of others can be seen or changed through it."""
-        return UserMemory(self._store, self._settings, self._clock, self._counter, _checks.owner(user_id))
+        return UserMemory(self._tools, _checks.owner(user_id))
 
     # Sessions
 
@@ -169,13 +186,19 @@ class MemoryManager(Facade):
         limit: int = 10,
         since: datetime | None = None,
         until: datetime | None = None,
+        explain: bool = False,
     ) -> list[Message]:
-        """Messages that match the query by words, best first, each with its ``score``.
+        """Messages that match the query by words, context and, with an embedder, meaning; best first.
 
-        Any text may be asked; it is never query syntax. ``since`` <= timestamp < ``until``.
+        Each with its ``score``, and with ``explain`` the parts that make it up in ``explanation``. What answers a
+        question often shares no word with it: messages beside a match in its session may be found too. Any text may
+        be asked; it is never query syntax. ``since`` <= timestamp < ``until``. For everybody (None) no vectors are
+        used.
         """
         owner = _checks.optional_owner(user_id)
-        return self._search_messages(query, owner, session_id=session_id, limit=limit, since=since, until=until)
+        return self._search_messages(
+            query, owner, session_id=session_id, limit=limit, since=since, until=until, explain=explain
+        )
 
     # Preferences
 
@@ -259,10 +282,15 @@ class MemoryManager(Facade):
         user_id: str | None = None,
         source_kind: SourceKind | None = None,
         min_confidence: float = 0.0,
+        embedding: Sequence[float] | None = None,
+        embedding_model: str | None = None,
+        explain: bool = False,
     ) -> list[Knowledge]:
-        """Current facts that match the query by words, best first, each with its ``score``.
+        """Current facts that match the query by words and, with an embedder, meaning; best first, with ``score``.
 
-        The owner's and the shared ones; only the shared ones for None.
+        The owner's and the shared ones; only the shared ones for None. ``embedding`` is the query as a vector of the
+        caller's own; it is compared with the vectors of ``embedding_model`` (None: the embedder's, or else the only
+        model that facts have vectors of).
         """
         return self._search_knowledge(
             query,
@@ -271,6 +299,9 @@ class MemoryManager(Facade):
             category=category,
             source_kind=source_kind,
             min_confidence=min_confidence,
+            embedding=embedding,
+            embedding_model=embedding_model,
+            explain=explain,
         )
 
     def knowledge_history(self, key: str, *, category: str = "general", user_id: str | None = None) -> list[Knowledge]:
@@ -311,9 +342,10 @@ class MemoryManager(Facade):
         user_id: str,
         limit: int = 10,
         kinds: Sequence[RecallKind] = RECALL_KINDS,
+        explain: bool = False,
     ) -> list[Knowledge | Message]:
         """What the owner's memory holds on the query: messages, own and shared facts in one list, best first."""
-        return self._recall(query, user_id, limit, kinds)
+        return self._recall(query, user_id, limit, kinds, explain)
 
     # Upkeep
 
@@ -332,6 +364,24 @@ class MemoryManager(Facade):
         logger.info("cleanup: {} sessions deleted", total)
         return total
 
+    def reindex(self, *, keep_old: bool = False, progress: Callable[[int, int], object] | None = None) -> int:
+        """Make the vectors that are missing or have failed; how many were made.
+
+        Then those of embedders that were used before go, unless ``keep_old``; given ones stay. Searches and writes go
+        on meanwhile, and a run that was cut short is taken up by the next. ``progress(made, wanted)`` is called after
+        each batch. Without an embedder there is nothing to make. Raises EmbeddingError, ReadOnly.
+        """
+        if self._vectorizer is None:
+            return 0
+        return self._vectorizer.reindex(keep_old=keep_old, progress=progress)
+
+    def health(self, *, timeout_s: float = 10.0) -> Health:
+        """How the memory is, and all it stands on: what is wrong is told, never raised, and nothing is changed.
+
+        No check takes longer than ``timeout_s``. Raises InvalidInput for what is no number of seconds.
+        """
+        return check_health(manager=self, timeout_s=timeout_s)
+
     def get_stats(self) -> dict[str, Any]:
         """Counts over all owners and the size of the database.
 
@@ -340,6 +390,32 @@ class MemoryManager(Facade):
         """
         size = self._database.dialect.size_bytes
         return self._read(lambda uow: {**uow.maintenance.counts(), "db_size_mb": size(uow.db) / _MEGABYTE})
+
+
+def _guarded(embedder: Embedder | None, settings: Settings) -> GuardedEmbedder | None:
+    """The embedder that was handed in, or else the one of the settings."""
+    chosen = open_embedder(settings) if embedder is None else embedder
+    return None if chosen is None else GuardedEmbedder(chosen, timeout_s=settings.models.embedding.timeout_s)
+
+
+def _open_store(
+    database: Database, settings: MemorySettings, clock: Clock, model: str | None, read_only: bool
+) -> Store:
+    store = Store(database, open_index(database, cache_mb=settings.rag.cache_mb), settings, clock, model=model)
+    if store.read(lambda uow: uow.maintenance.index_is_current()):
+        return store
+    # The words are indexed by another analyser than this one, or by none yet.
+    if read_only:
+        return Store(database, StaleIndex(), settings, clock)
+    count = store.write(lambda uow: uow.maintenance.rebuild_index())
+    logger.info("word index made anew: {} items", count)
+    return store
+
+
+def _beside(url: URL, ending: str) -> Path | None:
+    """A file beside the database's, where it has one."""
+    path = sqlite_path(url)
+    return None if path is None else path.with_name(path.name + ending)
 
 
 def _options(settings: MemorySettings, read_only: bool) -> Options:

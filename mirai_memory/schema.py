@@ -30,7 +30,7 @@ from mirai_memory.errors import (
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD_REVISION = "0002"
+HEAD_REVISION = "0003"
 VERSION_TABLE = "mirai_memory_version"
 DEFAULT_SCHEMA = "mirai_memory"
 _VERSIONS = Table(VERSION_TABLE, MetaData(), Column("version_num"))

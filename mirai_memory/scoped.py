@@ -7,9 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from mirai_memory import _checks
-from mirai_memory._facade import RECALL_KINDS, Facade, RecallKind
-from mirai_memory._time import Clock
-from mirai_memory.config import MemorySettings
+from mirai_memory._facade import RECALL_KINDS, Facade, RecallKind, Tools
 from mirai_memory.entities import (
     JsonObject,
     Knowledge,
@@ -21,8 +19,6 @@ from mirai_memory.entities import (
     UserPreferences,
 )
 from mirai_memory.services import preferences as likes
-from mirai_memory.tokens import TokenCounter
-from mirai_memory.unit_of_work import Store
 
 
 class UserMemory(Facade):
@@ -32,14 +28,8 @@ class UserMemory(Facade):
     like a missing one. Methods are those of MemoryManager without ``user_id``; upkeep is absent.
     """
 
-    def __init__(
-        self, store: Store, settings: MemorySettings, clock: Clock, counter: TokenCounter, user_id: str
-    ) -> None:
-        self._store = store
-        self._settings = settings
-        self._clock = clock
-        self._counter = counter
-        self._owner = user_id
+    def __init__(self, tools: Tools, user_id: str) -> None:
+        super().__init__(tools, user_id)
         self._user_id = user_id
 
     @property
@@ -80,9 +70,12 @@ class UserMemory(Facade):
         limit: int = 10,
         since: datetime | None = None,
         until: datetime | None = None,
+        explain: bool = False,
     ) -> list[Message]:
-        """Messages that match the query by words, best first, each with its ``score``."""
-        return self._search_messages(query, None, session_id=session_id, limit=limit, since=since, until=until)
+        """Messages that match the query, best first, each with its ``score``; as in MemoryManager."""
+        return self._search_messages(
+            query, None, session_id=session_id, limit=limit, since=since, until=until, explain=explain
+        )
 
     def save_user_preferences(self, preferences: UserPreferences) -> UserPreferences:
         """Replace the preferences, whose ``user_id`` must be the owner's; as in MemoryManager."""
@@ -146,10 +139,21 @@ class UserMemory(Facade):
         category: str | None = None,
         source_kind: SourceKind | None = None,
         min_confidence: float = 0.0,
+        embedding: Sequence[float] | None = None,
+        embedding_model: str | None = None,
+        explain: bool = False,
     ) -> list[Knowledge]:
-        """Current own and shared facts that match the query by words, best first, each with its ``score``."""
+        """Current own and shared facts that match the query, best first, each with its ``score``; as MemoryManager."""
         return self._search_knowledge(
-            query, None, limit=limit, category=category, source_kind=source_kind, min_confidence=min_confidence
+            query,
+            None,
+            limit=limit,
+            category=category,
+            source_kind=source_kind,
+            min_confidence=min_confidence,
+            embedding=embedding,
+            embedding_model=embedding_model,
+            explain=explain,
         )
 
     def knowledge_history(self, key: str, *, category: str = "general") -> list[Knowledge]:
@@ -174,7 +178,7 @@ class UserMemory(Facade):
         )
 
     def recall(
-        self, query: str, *, limit: int = 10, kinds: Sequence[RecallKind] = RECALL_KINDS
+        self, query: str, *, limit: int = 10, kinds: Sequence[RecallKind] = RECALL_KINDS, explain: bool = False
     ) -> list[Knowledge | Message]:
         """What the memory holds on the query: messages, own and shared facts in one list, best first."""
-        return self._recall(query, self._user_id, limit, kinds)
+        return self._recall(query, self._user_id, limit, kinds, explain)

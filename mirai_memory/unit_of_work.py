@@ -7,6 +7,7 @@ has no effects outside the database. Errors of driver and SQLAlchemy are transla
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 import time
@@ -23,6 +24,7 @@ from mirai_memory.logging import logger
 from mirai_memory.search import SearchIndex
 from mirai_memory.services.base import Work
 from mirai_memory.services.context import Contexts
+from mirai_memory.services.embeddings import Embeddings
 from mirai_memory.services.knowledge import KnowledgeBase
 from mirai_memory.services.maintenance import Maintenance
 from mirai_memory.services.messages import Messages
@@ -74,6 +76,12 @@ class UnitOfWork:
         return Contexts(self._work)
 
     @property
+    def vectors(self) -> Embeddings:
+        """Vectors that are wanted and stored, over all owners."""
+        self._refuse_owner("vectors")
+        return Embeddings(self._work)
+
+    @property
     def maintenance(self) -> Maintenance:
         """Counting and upkeep, over all owners."""
         self._refuse_owner("maintenance")
@@ -93,7 +101,17 @@ class UnitOfWork:
 class Store:
     """Runs functions in units of work over one database."""
 
-    def __init__(self, database: Database, index: SearchIndex, settings: MemorySettings, clock: Clock) -> None:
+    def __init__(
+        self,
+        database: Database,
+        index: SearchIndex,
+        settings: MemorySettings,
+        clock: Clock,
+        *,
+        model: str | None = None,
+    ) -> None:
+        """``model`` names the embedder whose vectors are wanted for what is stored."""
+        self._model = model
         self._database = database
         self._index = index
         self._settings = settings
@@ -101,6 +119,7 @@ class Store:
         self._inside = threading.local()
         self._running = 0
         self._idle = threading.Condition()
+        self._process = os.getpid()
         self._closed = False
 
     def read(self, fn: Callable[[UnitOfWork], T], *, owner: str | None = None) -> T:
@@ -134,7 +153,15 @@ class Store:
             try:
                 with self._database.begin(write=write) as db:
                     yield UnitOfWork(
-                        Work(db=db, clock=self._clock, index=self._index, settings=self._settings, owner=owner)
+                        Work(
+                            db=db,
+                            clock=self._clock,
+                            index=self._index,
+                            settings=self._settings,
+                            owner=owner,
+                            writing=write,
+                            model=self._model,
+                        )
                     )
             except Exception as error:
                 translated = self._database.translated(error)
@@ -159,6 +186,7 @@ class Store:
         """One unit of work in a thread at a time: a second one would wait for the first until the timeout."""
         if getattr(self._inside, "open", False):
             raise InvalidInput("unit of work", "is already open in this thread; use its uow instead of the memory")
+        self._look_for_fork()
         with self._idle:
             if self._closed:
                 raise StorageError("this memory is closed; open a new MemoryManager")
@@ -172,8 +200,15 @@ class Store:
                 self._running -= 1
                 self._idle.notify_all()
 
+    def _look_for_fork(self) -> None:
+        """In a child process the parent's threads are not there, and what they were at will never end."""
+        if self._process != os.getpid():
+            self._process, self._idle = os.getpid(), threading.Condition()
+            self._running = 1 if getattr(self._inside, "open", False) else 0
+
     def close(self) -> None:
         """Refuse new work and wait for what runs: a connection closed under a thread's hands crashes the process."""
+        self._look_for_fork()
         with self._idle:
             self._closed = True
             own = 1 if getattr(self._inside, "open", False) else 0

@@ -26,6 +26,10 @@ pytest_plugins = ["mirai_memory.testing.plugin"]
 
 CI = os.environ.get("CI", "").lower() not in ("", "0", "false")
 TEST_PG_URL = os.environ.get("MIRAI_TEST_PG_URL")  # read now: no test sees MIRAI_* variables
+# The model that a developer's installation has is slow, and no test is about it that does not say so. Set for fixtures
+# of a whole module too, which are made before any test has its surroundings.
+NO_EMBEDDER = ("MIRAI_MEMORY__RAG__EMBEDDER", "none")
+os.environ.update([NO_EMBEDDER])
 SERVER_SCRIPT = Path(__file__).with_name("embedded_server.py")
 
 # The only reasons for which CI lets a test be skipped. A package that is missing is not among them.
@@ -72,6 +76,7 @@ def _bare_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in list(os.environ):
         if name.upper().startswith("MIRAI_"):
             monkeypatch.delenv(name)
+    monkeypatch.setenv(*NO_EMBEDDER)
     monkeypatch.chdir(tmp_path)
 
 

@@ -176,7 +176,7 @@ def test_a_file_of_any_editor_is_read(text: str) -> None:
         ("? [a, b]\n: 1\n", "line 1"),
         (b"memory: {db_path: '\xff'}\n", "is not UTF-8"),
         ("#" * 1_100_000, "is larger than"),
-        ("[" * 5_000, "is no YAML"),
+        ("[" * 5_000, "is nested too deeply"),
     ],
 )
 def test_a_broken_file_is_named_with_the_fault(text: str | bytes, said: str) -> None:
@@ -214,17 +214,26 @@ def test_a_hosts_own_section_is_none_of_our_business(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "key"),
+    ("text", "key", "near"),
     [
-        ("memory: {synchronus: full}", "memory.synchronus"),
-        ("memory: {short_term: {max_message: 5}}", "memory.short_term.max_message"),
-        ("memory: {long_term: {retention: 5}}", "memory.long_term.retention"),
-        ("memory: {schema_: x}", "memory.schema_"),
+        ("memory: {synchronus: full}", "memory.synchronus", "synchronous"),
+        ("memory: {Synchronous: full}", "memory.Synchronous", "synchronous"),
+        ("memory: {short_term: {max_message: 5}}", "memory.short_term.max_message", "max_messages"),
+        ("memory: {long_term: {retention: 5}}", "memory.long_term.retention", "retention_days"),
+        ("memory: {schema_: x}", "memory.schema_", "schema"),
+        ("memory: {max_messages: 5}", "memory.max_messages", "memory.short_term.max_messages"),
+        ("monitoring: {logs: {max_bytes: 5}}", "monitoring.logs.max_bytes", "monitoring.logs.rotate.max_bytes"),
+        ("models: {chat: {modl: x}}", "models.chat.modl", "model"),
     ],
 )
-def test_an_unknown_name_below_ours_is_reported_with_its_place(text: str, key: str) -> None:
+def test_an_unknown_name_below_ours_is_reported_with_its_place(text: str, key: str, near: str) -> None:
     _yaml(text)
-    assert _error() == f"mirai.yaml: {key}: unknown name"
+    assert _error() == f"mirai.yaml: {key}: unknown name; did you mean {near!r}?"
+
+
+def test_a_name_like_none_of_ours_is_reported_too() -> None:
+    _yaml("memory: {zzz: 1}")
+    assert _error() == "mirai.yaml: memory.zzz: unknown name"
 
 
 @pytest.mark.parametrize(
@@ -648,6 +657,21 @@ def _logged(key: str) -> Callable[[Any, str], Any]:
     return ask
 
 
+def _key(leaf: str) -> Callable[[Any, str], Any]:
+    """Which of many keys is found under this setting."""
+
+    def ask(value: Any, _url: str) -> Any:
+        Path("configs").mkdir(exist_ok=True)
+        for name in ("a.json", "b.json", "configs/api_keys.json"):
+            Path(name).write_text(json.dumps({"openai": f"key-in-{name}"}), encoding="utf-8")
+        dotenv = "OPENAI_API_KEY=key-one\nOTHER=key-two\n" if leaf != "fallback_file" else ""
+        Path(".env").write_text(dotenv, encoding="utf-8")
+        settings = load_settings(security={"api_keys": {leaf: value}})
+        return settings.security.api_keys.get_api_key().get_secret_value()
+
+    return ask
+
+
 # For each leaf: two values, and what a public call says with either.
 LEAVES: Mapping[str, tuple[Any, Any, Callable[[Any, str], Any]]] = {
     "memory.backend": ("sqlite", "postgresql", _backend),
@@ -676,15 +700,48 @@ LEAVES: Mapping[str, tuple[Any, Any, Callable[[Any, str], Any]]] = {
     "monitoring.logs.rotate.max_bytes": (1_000, 100_000, _logged("monitoring.logs.rotate.max_bytes")),
     "monitoring.logs.rotate.backup_count": (1, 3, _logged("monitoring.logs.rotate.backup_count")),
     "memory.long_term.on_conflict": ({"default": "replace"}, {"default": "reject"}, _conflict),
+    "security.api_keys.source": ("env", "file", _key("source")),
+    "security.api_keys.env_var": ("OPENAI_API_KEY", "OTHER", _key("env_var")),
+    "security.api_keys.fallback_file": ("a.json", "b.json", _key("fallback_file")),
 }
 
 
+# Leaves that are read and checked, but whose work is not there yet. The set only shrinks.
+WIRED_LATER = frozenset(
+    {
+        "memory.statement_timeout_ms",
+        "memory.short_term.auto_summarize",
+        "memory.long_term.backup_enabled",
+        "memory.long_term.backup_dir",
+        "memory.long_term.backup_keep",
+        "memory.rag.enabled",
+        "memory.rag.vector_store",
+        "memory.rag.cache_embeddings",
+        "memory.rag.embedder",
+        "memory.rag.background",
+        "memory.rag.search_budget_ms",
+        "memory.rag.cache_mb",
+        "models.embedding.model",
+        "models.embedding.base_url",
+        "models.embedding.dimensions",
+        "models.embedding.timeout_s",
+        "models.chat.model",
+        "models.chat.base_url",
+        "models.chat.timeout_s",
+    }
+)
+
+
 def test_every_leaf_is_in_the_table() -> None:
-    assert set(_leaves()) == set(LEAVES)
+    assert set(_leaves()) == LEAVES.keys() | WIRED_LATER
+    assert not LEAVES.keys() & WIRED_LATER
 
 
 @pytest.mark.parametrize("leaf", LEAVES)
-def test_a_setting_changes_what_a_call_does(leaf: str, request: pytest.FixtureRequest) -> None:
+def test_a_setting_changes_what_a_call_does(
+    leaf: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     first, second, ask = LEAVES[leaf]
     url = request.getfixturevalue("postgres_url") if leaf == "memory.schema" else ""
     if leaf == "memory.schema":

@@ -869,7 +869,8 @@ def _calls(session_id: str) -> dict[str, Callable[[MemoryManager], Any]]:
     }
 
 
-NO_DATABASE = {"settings", "url", "close", "for_user"}
+# Without an embedder, reindex has nothing to do; health answers whatever is wrong. Both have tests of their own.
+NO_DATABASE = {"settings", "url", "close", "for_user", "embedding_model", "reindex", "health"}
 
 
 def _public_methods() -> set[str]:

@@ -16,14 +16,15 @@ LOBBY = "mirai_memory"  # the public names, made from every floor: only callers 
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"entities", "errors", "_ids", "_time", "_locks", "_checks", "_chat", "_render", "_version"}),
     frozenset({"config", "_yaml", "logging", "embeddings", "summaries", "tokens"})
-    | {"_log_files", "_log_lines", "_log_summary", "_redaction", "model_calls"},
+    | {"_log_files", "_log_lines", "_log_summary", "_redaction", "model_calls", "reranking"}
+    | {"_api_keys", "_dotenv", "_settings_faults", "_settings_layers", "_settings_template", "_settings_tree"},
     frozenset({"models"}),
     frozenset({"database", "schema"}),
     frozenset({"search"}),
     frozenset({"services"}),
     frozenset({"unit_of_work"}),
-    frozenset({"manager", "scoped", "aio", "health", "_facade"}),
-    frozenset({"cli", "adapters", "testing", "inspector", "importers", "demo", "__main__"}),
+    frozenset({"manager", "scoped", "aio", "health", "vectorizing", "_facade"}),
+    frozenset({"cli", "adapters", "testing", "inspector", "evaluation", "importers", "demo", "__main__"}),
 )
 TOP = len(FLOORS) - 1
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names}

@@ -27,7 +27,7 @@ from mirai_memory import (
 from mirai_memory.models import Base
 from mirai_memory.search.postings import SCOPES, WORDS
 from mirai_memory.services import knowledge as facts
-from mirai_memory.services import messages as entries
+from mirai_memory.services import message_values as entries
 from mirai_memory.testing.clock import FrozenClock
 
 SECRET = "walrus"
@@ -328,6 +328,11 @@ UOW_ATTEMPTS: dict[str, tuple[UowAttempt, ...]] = {
             facts.prepare(Knowledge(user_id=i.owner, value="x"), MemoryManager().settings.memory)
         ),
     ),
+    "knowledge.add_all_prepared": (
+        lambda u, i: u.knowledge.add_all_prepared(
+            [facts.prepare(Knowledge(value=SECRET, user_id=i.owner), MemoryManager().settings.memory)]
+        ),
+    ),
     "knowledge.page": (
         lambda u, i: u.knowledge.page(limit=99, with_embedding=True),
         lambda u, i: u.knowledge.page(user_id=i.owner, limit=99),
@@ -352,10 +357,21 @@ UOW_ATTEMPTS: dict[str, tuple[UowAttempt, ...]] = {
         lambda u, i: u.contexts.gather(i.session, SECRET),
         lambda u, i: _shown(u.contexts.gather(u.sessions.ensure("own").id, f"{SECRET} common mine")),
     ),
+    "contexts.subject": (lambda u, i: u.contexts.subject(i.session, None),),
     # These know no owner: one owner's unit of work must not offer them, or must not let them look.
     "maintenance.counts": (lambda u, i: u.maintenance.counts() == {},),  # and see the test below
     "maintenance.index_is_current": (lambda u, i: u.maintenance.index_is_current(),),
     "maintenance.rebuild_index": (lambda u, i: u.maintenance.rebuild_index(),),
+    "vectors.count": (lambda u, i: u.vectors.count("ready"),),
+    "vectors.give_up": (lambda u, i: u.vectors.give_up([]),),
+    "vectors.known": (lambda u, i: u.vectors.known("model", ["hash"], 3),),
+    "vectors.models": (lambda u, i: u.vectors.models("message", i.owner, dim=3),),
+    "vectors.pending": (lambda u, i: u.vectors.pending("model", limit=9),),
+    "vectors.retire": (lambda u, i: u.vectors.retire("model", limit=9),),
+    "vectors.store": (lambda u, i: u.vectors.store("model", 3, []),),
+    "vectors.want": (lambda u, i: u.vectors.want("message", []),),
+    "vectors.want_again": (lambda u, i: u.vectors.want_again("model", 3),),
+    "vectors.want_missing": (lambda u, i: u.vectors.want_missing("model", "message", after=0, limit=9),),
     "db": (lambda u, i: [tuple(row) for row in u.db.execute(select(Base.metadata.tables["messages"].c.content))],),
 }
 

@@ -23,6 +23,7 @@ GUARD = 300
 
 def _run(arguments: Sequence[str | os.PathLike[str]], folder: Path, code: int = 0) -> str:
     surroundings = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    surroundings["MIRAI_MONITORING__LOGS__PATH"] = os.fspath(folder.parent / "mirai.log")
     done = subprocess.run(arguments, cwd=folder, env=surroundings, capture_output=True, text=True, timeout=GUARD)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout

@@ -9,15 +9,18 @@ import typer
 from mirai_memory._version import __version__
 from mirai_memory.cli import (
     PROGRAM,
+    config,
     context,
     db,
     demo,
+    health,
     importing,
     knowledge,
     logs,
     preferences,
     reading,
     remembering,
+    searching,
     tasks,
 )
 from mirai_memory.cli.failures import Group
@@ -58,8 +61,15 @@ app.command("context", epilog=examples("context --max-tokens 2000", "context --s
 app.command("history", epilog=examples("history --limit 20 --user alice"))(reading.history)
 app.command("sessions", epilog=examples("sessions --json"))(reading.sessions)
 app.command("stats", epilog=examples("stats --db data/mirai_memory.db"))(reading.stats)
+app.command("eval", epilog=examples("eval questions.jsonl --user alice --against memory.rag.embedder=none"))(
+    searching.eval_
+)
+app.command("reindex", epilog=examples("reindex"))(searching.reindex)
+app.command("health", epilog=examples("health --db data/mirai_memory.db", "health --json"))(health.health)
 app.add_typer(knowledge.app, name="knowledge")
 app.add_typer(preferences.app, name="prefs")
 app.add_typer(tasks.app, name="tasks")
 app.add_typer(db.app, name="db")
 app.add_typer(logs.app, name="logs")
+app.command("init", epilog=examples("init", "init other.yaml"))(config.init)
+app.add_typer(config.app, name="config")

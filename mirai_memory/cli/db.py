@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mirai_memory.cli.failures import FAILED, say
-from mirai_memory.cli.options import DEFAULT_USER, Config, Db, Json, User, Yes, examples, go_ahead_or_exit
+from mirai_memory.cli.options import DEFAULT_USER, Config, Db, Json, User, Yes, examples, go_ahead_or_exit, logged
 from mirai_memory.cli.output import print_json, print_table
 
 if TYPE_CHECKING:
@@ -17,13 +19,16 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Upgrade and inspect the schema of a database.")
 
 
-def _target(db: str | None, config: Path | None) -> dict[str, Any]:
-    """The database as the schema functions take it."""
+@contextmanager
+def _target(db: str | None, config: Path | None) -> Iterator[dict[str, Any]]:
+    """The database as the schema functions take it; what they do is logged."""
     from mirai_memory import load_settings
     from mirai_memory.database import resolve_url
 
     settings = load_settings(config)
-    return {"url": resolve_url(db, settings), "schema": settings.memory.schema_}
+    url = resolve_url(db, settings)
+    with logged(settings):
+        yield {"url": url, "schema": settings.memory.schema_}
 
 
 @app.command(epilog=examples("db upgrade --db memory.db"))
@@ -36,9 +41,9 @@ def upgrade(
     """Bring the database to the newest schema; a new SQLite file is made."""
     from mirai_memory import schema
 
-    target = _target(db, config)
-    schema.upgrade(**target, revision=revision)
-    say(f"the database is at revision {schema.current(**target) or 'none'}")
+    with _target(db, config) as target:
+        schema.upgrade(**target, revision=revision)
+        say(f"the database is at revision {schema.current(**target) or 'none'}")
 
 
 @app.command(
@@ -55,19 +60,19 @@ def downgrade(
     """Take the schema back. Prints the plan and asks."""
     from mirai_memory import schema
 
-    target = _target(db, config)
-    steps = _steps_back(schema.history(), schema.current(**target), revision)
-    if not steps:
-        say("nothing to undo")
-        return
-    say(f"to be undone in {_display(target)}:")
-    for step in steps:
-        say(f"{step.id} {step.doc}")
-    if steps[-1].id == schema.history()[0].id:
-        say("its rows stay parked inside the database: no command finds them until an upgrade takes them back")
-    go_ahead_or_exit(yes)
-    schema.downgrade(**target, revision=revision)
-    say(f"the database is at revision {schema.current(**target) or 'none'}")
+    with _target(db, config) as target:
+        steps = _steps_back(schema.history(), schema.current(**target), revision)
+        if not steps:
+            say("nothing to undo")
+            return
+        say(f"to be undone in {_display(target)}:")
+        for step in steps:
+            say(f"{step.id} {step.doc}")
+        if steps[-1].id == schema.history()[0].id:
+            say("its rows stay parked inside the database: no command finds them until an upgrade takes them back")
+        go_ahead_or_exit(yes)
+        schema.downgrade(**target, revision=revision)
+        say(f"the database is at revision {schema.current(**target) or 'none'}")
 
 
 def _display(target: dict[str, Any]) -> str:
@@ -98,7 +103,8 @@ def current(user: User = DEFAULT_USER, db: Db = None, config: Config = None, as_
     """Print the revision of the database."""
     from mirai_memory import schema
 
-    found = schema.current(**_target(db, config))
+    with _target(db, config) as target:
+        found = schema.current(**target)
     if as_json:
         print_json({"revision": found, "head": schema.HEAD_REVISION})
     else:
@@ -110,7 +116,8 @@ def check(user: User = DEFAULT_USER, db: Db = None, config: Config = None, as_js
     """Compare the tables of the database with the models; exit code 1 where they differ."""
     from mirai_memory import schema
 
-    differences = schema.check(**_target(db, config))
+    with _target(db, config) as target:
+        differences = schema.check(**target)
     if as_json:
         print_json(differences)
     else:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,7 +15,7 @@ from mirai_memory.cli import PROGRAM
 from mirai_memory.cli.failures import FAILED, say
 
 if TYPE_CHECKING:
-    from mirai_memory import MemoryManager
+    from mirai_memory import MemoryManager, Settings
 
 DEFAULT_USER = "default"
 
@@ -41,21 +41,34 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and chan
 
 
 @contextmanager
-def opened(db: str | None, config: Path | None, *, write: bool = False) -> Iterator[MemoryManager]:
+def opened(
+    db: str | None, config: Path | None, *, write: bool = False, overrides: dict[str, Any] | None = None
+) -> Iterator[MemoryManager]:
     """The memory that the options name. To read, it must exist: a mistyped path makes no empty database."""
     from mirai_memory import MemoryManager, load_settings
     from mirai_memory.database import resolve_url
     from mirai_memory.database.urls import sqlite_path
 
-    settings = load_settings(config)
+    settings = load_settings(config, **(overrides or {}))
     url = resolve_url(db, settings)
     path = None if write else sqlite_path(url)
     # Opened as every caller does, so that an older file is upgraded and found in; unless it may not be written.
     read_only = path is not None and not (
         path.is_file() and os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
     )
-    with MemoryManager(url, settings=settings, read_only=read_only) as memory:
+    with logged(settings), MemoryManager(url, settings=settings, read_only=read_only) as memory:
         yield memory
+
+
+@contextmanager
+def logged(settings: Settings) -> Iterator[None]:
+    """Our records go to the file that ``monitoring.logs`` names, and not to the terminal among a command's words."""
+    from mirai_memory.logging import configure_logging, logger
+
+    with suppress(ValueError):  # removed before
+        logger.remove(0)  # loguru's own sink, which prints to stderr
+    with configure_logging(settings):
+        yield
 
 
 def go_ahead_or_exit(yes: bool) -> None:

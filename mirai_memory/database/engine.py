@@ -6,7 +6,7 @@ import json
 import os
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, Protocol
@@ -14,9 +14,11 @@ from typing import Any, Literal, Protocol
 from sqlalchemy import URL, Connection, Engine, RootTransaction
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from mirai_memory.database.queue import WriterQueue
 from mirai_memory.errors import MiraiMemoryError, MissingExtra, StorageError
 
 Db = Connection
+_NO_TURN = nullcontext()
 # Cyrillic must stand in the file as itself, and what json would write as NaN is refused instead.
 dump_json = partial(json.dumps, ensure_ascii=False, allow_nan=False)
 
@@ -41,6 +43,7 @@ class Dialect(Protocol):
     def translate(self, error: BaseException) -> MiraiMemoryError | None: ...
     def is_transient(self, error: BaseException) -> bool: ...
     def size_bytes(self, db: Db) -> int: ...
+    def writer_queue(self, url: URL, options: Options) -> WriterQueue | None: ...
 
 
 @dataclass(slots=True, kw_only=True)
@@ -54,6 +57,7 @@ class Database:
     writer: Engine
     # An in-memory database is one connection: its units of work take turns.
     turn: threading.RLock | None
+    queue: WriterQueue | None
     process: int = field(default_factory=os.getpid)
 
     @contextmanager
@@ -68,7 +72,8 @@ class Database:
             yield from self._begin(write)
 
     def _begin(self, write: bool) -> Iterator[Db]:
-        with (self.writer if write else self.reader).connect() as db:
+        # The connection first: the write turn is held for nothing that can be done without it.
+        with (self.writer if write else self.reader).connect() as db, self._turn(write):
             transaction = self.dialect.begin(db, write=write)
             try:
                 yield db
@@ -80,6 +85,9 @@ class Database:
             finally:
                 if transaction.is_active:
                     transaction.rollback()
+
+    def _turn(self, write: bool) -> AbstractContextManager[None]:
+        return self.queue.turn() if write and self.queue is not None else _NO_TURN
 
     def _after_fork(self) -> None:
         """A connection must not be used, nor closed, by a process that only inherited it."""
@@ -106,6 +114,8 @@ class Database:
 
     def dispose(self) -> None:
         self.writer.dispose()
+        if self.queue is not None:
+            self.queue.close()
 
 
 def _roll_back(db: Db) -> None:
@@ -152,6 +162,7 @@ def open_database(url: URL, options: Options) -> Database:
         reader=engine.execution_options(**dialect.reading) if dialect.reading else engine,
         writer=engine,
         turn=threading.RLock() if in_memory else None,
+        queue=dialect.writer_queue(url, options),
     )
 
 

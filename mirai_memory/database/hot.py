@@ -11,7 +11,7 @@ from collections import namedtuple
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Delete, Dialect, Insert, Select, TextClause, Update
+from sqlalchemy import Delete, Dialect, Insert, Select, Table, TextClause, Update, bindparam, func, insert, select
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from mirai_memory.database.engine import Db
@@ -52,6 +52,27 @@ class HotStatement:
         if self._compiled is None:
             self._compiled = _Compiled(self._statement, dialect)
         return self._compiled
+
+
+class BulkInsert:
+    """An INSERT of many rows into a table whose ``id`` only grows, and the ids they were given."""
+
+    def __init__(self, table: Table) -> None:
+        names = [column.name for column in table.c if column.name != "id"]
+        self._insert = HotStatement(insert(table).values({name: bindparam(name) for name in names}))
+        self._last = HotStatement(select(func.coalesce(func.max(table.c.id), 0)))
+        self._since = HotStatement(select(table.c.id).where(table.c.id > bindparam("last")).order_by(table.c.id))
+        self._returning = insert(table).returning(table.c.id, sort_by_parameter_order=True)
+
+    def ids(self, db: Db, rows: Sequence[Values]) -> list[int]:
+        """Insert the rows; their ids in the same order."""
+        if not _on_sqlite(db):
+            return [int(id) for id in db.execute(self._returning, rows).scalars()]
+        # SQLAlchemy would insert row by row, since SQLite promises no order of what it returns. But nobody else writes
+        # in this transaction: whatever is new is ours, in the order of its ids.
+        [(last,)] = self._last.tuples(db, {})
+        self._insert.many(db, rows)
+        return [id for (id,) in self._since.tuples(db, {"last": last})]
 
 
 def _on_sqlite(db: Db) -> bool:

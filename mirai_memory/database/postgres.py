@@ -88,6 +88,10 @@ class PostgreSQL:
     def is_transient(self, error: BaseException) -> bool:
         return isinstance(error, psycopg.Error) and error.sqlstate in _RUN_AGAIN
 
+    def writer_queue(self, url: URL, options: Options) -> None:
+        """The server has locks of its own, which are fair."""
+        return
+
     def size_bytes(self, db: Db) -> int:
         schema = db.get_execution_options()["schema_translate_map"][None]
         statement = text(

@@ -13,6 +13,7 @@ from sqlalchemy import URL, Connection, Engine, RootTransaction, create_engine, 
 from sqlalchemy.pool import QueuePool, StaticPool
 
 from mirai_memory.database.engine import Db, Options, dump_json
+from mirai_memory.database.queue import WriterQueue
 from mirai_memory.database.urls import sqlite_path
 from mirai_memory.errors import (
     Busy,
@@ -24,6 +25,7 @@ from mirai_memory.errors import (
     StorageFull,
 )
 
+_WAL_BYTES = 16_000_000
 OLDEST = (3, 35, 0)  # RETURNING
 
 _BUSY = "other writers kept the database for longer than memory.busy_timeout_ms; nothing was changed, try again"
@@ -89,6 +91,10 @@ class SQLite:
         # The busy handler has waited already when BEGIN IMMEDIATE fails; asking again would only double the wait.
         return False
 
+    def writer_queue(self, url: URL, options: Options) -> WriterQueue | None:
+        path = sqlite_path(url)
+        return None if path is None else WriterQueue(path, wait_s=options.busy_timeout_ms / 1000)
+
     def size_bytes(self, db: Db) -> int:
         pages = db.execute(text("SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()"))
         return int(pages.scalar_one())
@@ -120,6 +126,8 @@ def _pragmas(options: Options) -> tuple[str, ...]:
         "checkpoint_fullfsync=ON",
         "secure_delete=ON",
         "trusted_schema=OFF",
+        # What a long reader has made of the WAL is given back to the disk by the first checkpoint after it.
+        f"journal_size_limit={_WAL_BYTES}",
     )
 
 

@@ -30,11 +30,19 @@ def resolve_url(value: str | os.PathLike[str] | URL | None, settings: Settings |
     text = os.fspath(value)
     if text == MEMORY or "://" not in text:
         return _sqlite(text)
+    url = _parsed(text)
+    if url is None:
+        raise ConfigurationError(
+            "the database URL cannot be parsed; it has the form postgresql+psycopg://user@host/name"
+        )
+    return _known(url)
+
+
+def _parsed(text: str) -> URL | None:
     try:
-        return _known(make_url(text))
+        return make_url(text)
     except (ArgumentError, ValueError):
-        pass  # SQLAlchemy's message repeats the URL, with its password
-    raise ConfigurationError("the database URL cannot be parsed; it has the form postgresql+psycopg://user@host/name")
+        return None  # SQLAlchemy's message repeats the URL, with its password
 
 
 def _from_settings(settings: Settings | None) -> URL:

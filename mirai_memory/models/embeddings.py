@@ -21,6 +21,7 @@ class EmbeddingRow(Base):
         Index(None, "model", "content_hash"),
         Index(None, "user_id", "model", "kind"),  # one owner's matrix is loaded without touching another's
         Index("ix_embeddings__pending", "id", sqlite_where=_PENDING, postgresql_where=_PENDING),
+        Index("ix_embeddings__pending_of_user", "user_id", "id", sqlite_where=_PENDING, postgresql_where=_PENDING),
         {"sqlite_autoincrement": True},
     )
 

@@ -35,7 +35,7 @@ __all__ = ["ANALYZER", "ANALYZER_VERSION", "MAX_TERM_LENGTH", "analyze", "date_t
 
 # Stored beside the terms. Any change to what this module or words.py makes of a text needs a new
 # number: the stored terms are then made anew.
-ANALYZER_VERSION: int = 1
+ANALYZER_VERSION: int = 2
 # What is stored: another stemmer makes other stems ("skis", between PyStemmer 3.0 and 3.1), so it is part of the name.
 ANALYZER: Final = f"{ANALYZER_VERSION}/{Stemmer.version()}"
 MAX_TERM_LENGTH: Final = 64
@@ -113,7 +113,11 @@ def analyze(text: str) -> list[str]:
     >>> analyze("Краткие ответы, пожалуйста") == analyze("кратких ответов")
     True
     """
-    return [term for word in _words(text) for term in _terms_of(word)]
+    terms: list[str] = []
+    for word in _words(text):
+        # Long words are rare and could fill the memory of a cache that counts entries.
+        terms += _terms_of_word(word) if len(word) <= MAX_TERM_LENGTH else _terms_of_word.__wrapped__(word)
+    return terms
 
 
 def query_terms(text: str, *, limit: int = 32) -> list[str]:
@@ -149,7 +153,7 @@ def index_terms(content: str, *, speaker: str | None = None, when: datetime | No
     >>> index_terms("黒猫")
     ['黒猫', '黒', '猫']
     """
-    terms = [*analyze(speaker or ""), *(date_terms(when) if when else ()), *analyze(content)]
+    terms = [*(analyze(speaker) if speaker else ()), *(date_terms(when) if when else ()), *analyze(content)]
     return terms + list(dict.fromkeys(_paired_characters(terms)))
 
 
@@ -180,11 +184,6 @@ def _spelled(text: str) -> str:
     if "+" in text or "#" in text or ".net" in text or "won't" in text:
         return _SIGNS.sub(lambda found: f" {SPELLED_SIGNS.get(found[0], '')} ", text)
     return text
-
-
-def _terms_of(word: str) -> tuple[str, ...]:
-    # Long words are rare and could fill the memory of a cache that counts entries.
-    return _terms_of_word(word) if len(word) <= MAX_TERM_LENGTH else _terms_of_word.__wrapped__(word)
 
 
 @lru_cache(_CACHED_WORDS)

@@ -1,34 +1,91 @@
-"""The seam between services and an engine's word index."""
+"""The seam between services and an engine's index."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from sqlalchemy import ColumnElement
 
 from mirai_memory.database import Db
 from mirai_memory.errors import SchemaOutOfDate
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 ItemKind = Literal["message", "knowledge"]
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where a message stands and what it tells beyond its words, as the signals of context want it."""
+
+    session: int
+    position: int
+    speaker: str
+    cues: int
+    time: int  # microseconds since 1970
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
-    """One item to index: its id, its owner ('' = shared) and its analysed terms, in order, with repeats."""
+    """One item to index: its id, its owner ('' = shared), its analysed terms with repeats, a message's place."""
 
     id: int
     user_id: str
     terms: Sequence[str]
+    place: Place | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One found item; ``score`` is comparable within one result."""
+    """One found item; ``score`` is comparable within one result, and is the sum of ``parts``."""
 
     id: int
     score: float
+    parts: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class QueryVector:
+    """What is asked as a vector of length 1, and the model that made it."""
+
+    model: str
+    values: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, model: str, numbers: Sequence[float]) -> QueryVector:
+        """From numbers of any length; nothing is near to zeros."""
+        import numpy as np
+
+        values = np.asarray(numbers, dtype=np.float32)
+        return cls(model, values / max(float(np.linalg.norm(values)), 1e-30))
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What is asked: as text, and as a vector where there is an embedder."""
+
+    text: str
+    vector: QueryVector | None = None
+
+    @classmethod
+    def of(cls, query: Query | str) -> Query:
+        return cls(query) if isinstance(query, str) else query
+
+
+@dataclass(frozen=True, slots=True)
+class MessageFilter:
+    """Messages of one session, said from ``since`` on and before ``until`` (microseconds since 1970); None is any."""
+
+    session_id: str | None = None
+    since: int | None = None
+    until: int | None = None
+
+    def __bool__(self) -> bool:
+        return (self.session_id, self.since, self.until) != (None, None, None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,20 +115,31 @@ class SearchIndex(Protocol):
     def remove(self, db: Db, kind: ItemKind, ids: Sequence[int]) -> None:
         """Ids that are not indexed are passed over."""
 
-    def lexical(
+    def vectors_changed(self, db: Db, kind: ItemKind, user_id: str) -> None:
+        """To be called before vectors of the owner are written, and in the same transaction."""
+
+    def vectors_gone(self, db: Db, kind: ItemKind, user_id: str) -> None:
+        """To be called where vectors of the owner are deleted and their items stay, in the same transaction."""
+
+    def messages(
+        self, db: Db, query: Query, scope: Scope, *, limit: int, only: MessageFilter, shared: bool
+    ) -> list[Hit]:
+        """The best messages, best first. ``shared``: what is read of the scope may be kept for later searches."""
+
+    def knowledge(
         self,
         db: Db,
-        kind: ItemKind,
-        terms: Sequence[str],
+        query: Query,
         scope: Scope,
         *,
         limit: int,
-        narrow: Sequence[ColumnElement[bool]] = (),
-        always: Sequence[ColumnElement[bool]] = (),
+        narrow: Sequence[ColumnElement[bool]],
+        always: Sequence[ColumnElement[bool]],
+        shared: bool,
     ) -> list[Hit]:
-        """The best items that hold any of the terms, best first.
+        """The best facts, best first.
 
-        ``narrow`` are conditions on the item's row that leave few of them and are looked at first; ``always`` are
+        ``narrow`` are conditions on the fact's row that leave few of them and are looked at first; ``always`` are
         true of nearly all rows and looked at last. Both hold for everything returned.
         """
 
@@ -91,7 +159,16 @@ class StaleIndex:
     def remove(self, db: Db, kind: ItemKind, ids: Sequence[int]) -> None:
         raise self._error()
 
-    def lexical(self, db: Db, kind: ItemKind, terms: Sequence[str], scope: Scope, **options: Any) -> list[Hit]:
+    def vectors_changed(self, db: Db, kind: ItemKind, user_id: str) -> None:
+        raise self._error()
+
+    def vectors_gone(self, db: Db, kind: ItemKind, user_id: str) -> None:
+        raise self._error()
+
+    def messages(self, db: Db, query: Query, scope: Scope, **options: Any) -> list[Hit]:
+        raise self._error()
+
+    def knowledge(self, db: Db, query: Query, scope: Scope, **options: Any) -> list[Hit]:
         raise self._error()
 
     def _error(self) -> SchemaOutOfDate:

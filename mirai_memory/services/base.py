@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Delete, Select, Update, delete, select
@@ -13,25 +13,33 @@ from mirai_memory._time import Clock
 from mirai_memory.config import MemorySettings
 from mirai_memory.database import Db
 from mirai_memory.database.chunks import chunks
+from mirai_memory.entities import Knowledge, Message
 from mirai_memory.errors import InvalidInput, NotFound
 from mirai_memory.models import EmbeddingRow, SessionRow
-from mirai_memory.search import ItemKind, SearchIndex
+from mirai_memory.search import Hit, ItemKind, SearchIndex
 
 _EMBEDDINGS = EmbeddingRow.table()
 _SESSIONS = SessionRow.table()
 
+Item = TypeVar("Item", Message, Knowledge)
 Statement = TypeVar("Statement", Select[Any], Update, Delete)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """One transaction and its circumstances. ``owner`` bounds what may be seen and changed; None is everybody."""
+    """One transaction and its circumstances.
+
+    ``owner`` bounds what may be seen and changed; None is everybody. ``model`` is the embedder's, for which vectors
+    are wanted, None where there is no embedder. What a ``writing`` one reads may be rolled back, and is not kept.
+    """
 
     db: Db
     clock: Clock
     index: SearchIndex
     settings: MemorySettings
     owner: str | None
+    writing: bool
+    model: str | None
 
 
 class Service:
@@ -73,3 +81,8 @@ class Service:
         for chunk in chunks(ids):
             condition = (_EMBEDDINGS.c.kind == kind) & _EMBEDDINGS.c.item_id.in_(chunk)
             self._db.execute(delete(_EMBEDDINGS).where(condition))
+
+
+def with_score(item: Item, hit: Hit, explain: bool) -> Item:
+    """A found item as a search returns it."""
+    return replace(item, score=hit.score, explanation=dict(hit.parts) if explain else None)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from mirai_memory import _render
 from mirai_memory.entities import Context, Knowledge, Message, Omitted, Session, Task, UserPreferences
 from mirai_memory.errors import InvalidInput, NotFound
+from mirai_memory.search import Query
 from mirai_memory.services.base import Service, Work
 from mirai_memory.services.knowledge import KnowledgeBase
 from mirai_memory.services.messages import Messages
@@ -36,17 +37,34 @@ class Gathered:
     omitted: list[_Left] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What a context is looked up for."""
+
+    owner: str
+    query: str
+
+
 class Contexts(Service):
-    def gather(self, session_id: str, query: str | None) -> Gathered:
+    def _session(self, session_id: str) -> Session:
         session = Sessions(self._work).get(session_id)
         if session is None:
             raise NotFound("session", session_id)
+        return session
+
+    def subject(self, session_id: str, query: str | None) -> Subject:
+        """Whose memory is asked, and what for: the query, or else the newest user message of the window."""
+        session = self._session(session_id)
+        groups, _ = Messages(self._work).newest_groups(session.id, self._settings.short_term.max_messages)
+        return Subject(owner=session.user_id, query=(_last_question(groups) or "") if query is None else query)
+
+    def gather(self, session_id: str, query: Query | str | None) -> Gathered:
+        session = self._session(session_id)
         # From here on as the owner of the session, whoever asks.
         work = replace(self._work, owner=session.user_id)
         groups, older = Messages(work).newest_groups(session.id, self._settings.short_term.max_messages)
-        newest = [message for group in groups for message in reversed(group)]
-        query = next((m.content for m in newest if m.role == "user"), None) if query is None else query
-        shown = {message.id for message in newest}
+        query = Query.of((_last_question(groups) or "") if query is None else query)
+        shown = {message.id for group in groups for message in group}
         recalled, facts, omitted = _found(work, query, shown)
         if older is not None:
             omitted.append(("history", older, "limit"))
@@ -61,15 +79,20 @@ class Contexts(Service):
         )
 
 
-def _found(work: Work, query: str | None, shown: set[int | None]) -> tuple[list[Message], list[Knowledge], list[_Left]]:
+def _last_question(groups: Sequence[list[Message]]) -> str | None:
+    newest = (message for group in groups for message in reversed(group))
+    return next((message.content for message in newest if message.role == "user"), None)
+
+
+def _found(work: Work, query: Query, shown: set[int | None]) -> tuple[list[Message], list[Knowledge], list[_Left]]:
     """Recalled messages that are not in the window, and facts: those found first, then the newest."""
     omitted: list[_Left] = []
-    found = Messages(work).search(query, limit=RECALLED + len(shown)) if query else []
+    found = Messages(work).search(query, limit=RECALLED + len(shown)) if query.text else []
     omitted += (("recalled", message, "duplicate") for message in found if message.id in shown)
     others = [message for message in found if message.id not in shown]
     omitted += (("recalled", message, "limit") for message in others[RECALLED:])
     base = KnowledgeBase(work)
-    facts = base.search(query, limit=FACTS + 1) if query else []
+    facts = base.search(query, limit=FACTS + 1) if query.text else []
     known = {fact.id for fact in facts}
     facts += (fact for fact in base.newest(FACTS + 1) if fact.id not in known)
     omitted += (("knowledge", fact, "limit") for fact in facts[FACTS:])

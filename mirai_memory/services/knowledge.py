@@ -3,31 +3,38 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, and_, case, delete, exists, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Row, Select, and_, case, delete, exists, func, or_, select, update
 
 from mirai_memory import _checks
 from mirai_memory._render import HASHED_KEY
 from mirai_memory.config import MemorySettings
 from mirai_memory.database.chunks import chunks
+from mirai_memory.database.hot import BulkInsert
 from mirai_memory.entities import ON_CONFLICT, SOURCE_KINDS, Knowledge, OnConflict, SourceKind
 from mirai_memory.errors import ConfigurationError, Conflict, InvalidInput, NotFound
 from mirai_memory.models import EmbeddingRow, KnowledgeRow, MessageRow
-from mirai_memory.search import Entry, Scope
-from mirai_memory.search.analyzer import query_terms
+from mirai_memory.search import Entry, Hit, Query, Scope
 from mirai_memory.search.terms import knowledge_terms
 from mirai_memory.services import vectors
-from mirai_memory.services.base import Service
+from mirai_memory.services.base import Service, with_score
+from mirai_memory.services.embeddings import GIVEN, Embeddings, Wanted, content_hash, fact_text
 
 KNOWLEDGE = KnowledgeRow.table()
 MESSAGES = MessageRow.table()
 EMBEDDINGS = EmbeddingRow.table()
 SHARED = ""  # how the owner of facts that belong to all is stored
 _LATER = KNOWLEDGE.alias("later")
+_KEY = ("user_id", "category", "key")  # of one current value
+_INSERT = BulkInsert(KNOWLEDGE)
+_INSERTED = 1_000  # facts of one statement
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +44,15 @@ class Prepared:
     values: dict[str, Any]
     terms: list[str]
     vector: dict[str, Any] | None
+
+    @property
+    def text(self) -> str:
+        """What is embedded."""
+        return fact_text(self.values["key"], self.values["value"])
+
+    def with_vector(self, model: str, numbers: Sequence[float]) -> Prepared:
+        """The fact with a vector that our embedder has made of its text."""
+        return replace(self, vector=_vector_row(model, numbers, content_hash(self.text)))
 
 
 def prepare(knowledge: Knowledge, settings: MemorySettings) -> Prepared:
@@ -70,12 +86,17 @@ def _vector(knowledge: Knowledge, value: str) -> dict[str, Any] | None:
     if knowledge.embedding is None:
         return None
     numbers = _checks.vector("embedding", knowledge.embedding)
+    model = _checks.name("embedding_model", knowledge.embedding_model)
+    return _vector_row(model, numbers, GIVEN + content_hash(value))
+
+
+def _vector_row(model: str, numbers: Sequence[float], hash: str) -> dict[str, Any]:
     return {
         "kind": "knowledge",
-        "model": _checks.name("embedding_model", knowledge.embedding_model),
+        "model": model,
         "dim": len(numbers),
         "vector": vectors.pack(numbers),
-        "content_hash": hashlib.sha256(value.encode()).hexdigest(),
+        "content_hash": hash,
         "status": "ready",
     }
 
@@ -92,17 +113,61 @@ class KnowledgeBase(Service):
     def add_many(self, items: Sequence[Knowledge], *, on_conflict: OnConflict | None = None) -> list[int]:
         return [self.add(item, on_conflict=on_conflict) for item in items]
 
+    def add_all_prepared(self, prepared: Sequence[Prepared], on_conflict: OnConflict | None = None) -> list[int]:
+        """As ``add_prepared`` for each in order; those that replace nothing go in many at a time."""
+        self._check_enabled()
+        now = self._now()
+        completed = [self._completed(item, now) for item in prepared]
+        self._check_messages(completed)
+        ids: list[int] = []
+        for is_new, items in groupby(self._with_news(completed), key=itemgetter(0)):
+            facts = [item for _, item in items]
+            if is_new:
+                ids += (id for chunk in chunks(facts, _INSERTED) for id in self._insert_all(chunk))
+            else:
+                ids += (self._add(item, on_conflict) for item in facts)
+        return ids
+
+    def _with_news(self, prepared: Sequence[Prepared]) -> Iterator[tuple[bool, Prepared]]:
+        """Each fact, and whether it stands beside whatever is there: it is closed, or the first of its key."""
+        taken = self._open_keys(prepared)
+        for item in prepared:
+            key = tuple(item.values[name] for name in _KEY)
+            yield item.values["valid_to"] is not None or key not in taken, item
+            if item.values["valid_to"] is None:
+                taken.add(key)
+
+    def _open_keys(self, prepared: Sequence[Prepared]) -> set[tuple[Any, ...]]:
+        """The keys of these facts that hold a value."""
+        wanted: dict[tuple[str, str], list[str]] = defaultdict(list)
+        for item in prepared:
+            wanted[item.values["user_id"], item.values["category"]].append(item.values["key"])
+        found: set[tuple[Any, ...]] = set()
+        for (owner, category), keys in wanted.items():
+            same = and_(KNOWLEDGE.c.user_id == owner, KNOWLEDGE.c.category == category, *_is_open())
+            for chunk in chunks(keys):
+                rows = self._db.execute(select(KNOWLEDGE.c.key).where(same, KNOWLEDGE.c.key.in_(chunk)))
+                found.update((owner, category, key) for key in rows.scalars())
+        return found
+
     def add_prepared(self, prepared: Prepared, on_conflict: OnConflict | None = None) -> int:
         """Store a fact; the id of the row that now holds the current value."""
         self._check_enabled()
-        policy = None if on_conflict is None else _checks.one_of("on_conflict", on_conflict, ON_CONFLICT)
+        completed = self._completed(prepared, self._now())
+        self._check_messages([completed])
+        return self._add(completed, on_conflict)
+
+    def _completed(self, prepared: Prepared, now: datetime) -> Prepared:
+        """With what the caller left open: the owner and the times."""
         values = {**prepared.values, "user_id": self._fact_owner(prepared.values["user_id"])}
-        self._check_message(values["message_id"], values["user_id"])
-        now = self._now()
         values["created_at"] = values["created_at"] or now
         values["updated_at"] = now
         values["valid_from"] = values["valid_from"] or min(values["created_at"], values["valid_to"] or now)
-        prepared = replace(prepared, values=values)
+        return replace(prepared, values=values)
+
+    def _add(self, prepared: Prepared, on_conflict: OnConflict | None) -> int:
+        policy = None if on_conflict is None else _checks.one_of("on_conflict", on_conflict, ON_CONFLICT)
+        values, now = prepared.values, prepared.values["updated_at"]
         if values["valid_to"] is not None:
             return self._insert(prepared)  # closed: it stands beside the open one
         current = self._open_row(values)
@@ -128,17 +193,22 @@ class KnowledgeBase(Service):
             return SHARED
         return self._owner_of(user_id)
 
-    def _check_message(self, message_id: int | None, owner: str) -> None:
-        """The link may not lead to another owner's message; a shared fact may have been learned from anybody."""
-        if message_id is None:
-            return
-        statement = self._own(select(MESSAGES.c.user_id), MESSAGES.c.user_id).where(MESSAGES.c.id == message_id)
-        found = self._db.execute(statement).scalar()
-        if found is None or owner not in (SHARED, found):
-            raise NotFound("message", message_id)
+    def _check_messages(self, prepared: Sequence[Prepared]) -> None:
+        """A link may not lead to another owner's message; a shared fact may have been learned from anybody."""
+        linked = {item.values["message_id"]: None for item in prepared if item.values["message_id"] is not None}
+        owners: dict[int, str] = {}
+        for chunk in chunks(list(linked)):
+            statement = self._own(select(MESSAGES.c.id, MESSAGES.c.user_id), MESSAGES.c.user_id)
+            owners.update((row.id, row.user_id) for row in self._db.execute(statement.where(MESSAGES.c.id.in_(chunk))))
+        for item in prepared:
+            message_id = item.values["message_id"]
+            if message_id is not None and item.values["user_id"] not in (SHARED, owners.get(message_id)):
+                raise NotFound("message", message_id)
+            if message_id is not None and message_id not in owners:
+                raise NotFound("message", message_id)
 
     def _open_row(self, values: dict[str, Any]) -> Row[Any] | None:
-        same = [KNOWLEDGE.c[name] == values[name] for name in ("user_id", "category", "key")]
+        same = [KNOWLEDGE.c[name] == values[name] for name in _KEY]
         # Looked for before it is held: a row that is held may be superseded by the time the hold is granted, and the
         # statement that waited does not see its successor.
         while (id := self._db.execute(select(KNOWLEDGE.c.id).where(*same, *_is_open())).scalar()) is not None:
@@ -149,20 +219,31 @@ class KnowledgeBase(Service):
         return None
 
     def _insert(self, prepared: Prepared) -> int:
-        values = prepared.values
-        id = int(self._db.execute(insert(KNOWLEDGE).returning(KNOWLEDGE.c.id), values).scalar_one())
-        if values["valid_to"] is None:
-            self._index.add(self._db, "knowledge", [Entry(id, values["user_id"], prepared.terms)])
-        self._store_vector(id, prepared)
-        return id
+        return self._insert_all([prepared])[0]
 
-    def _store_vector(self, id: int, prepared: Prepared) -> None:
-        if prepared.vector is None:
-            return
-        vector = {**prepared.vector, "item_id": id, "user_id": prepared.values["user_id"]}
-        same = [EMBEDDINGS.c[name] == vector[name] for name in ("kind", "item_id", "model")]
-        self._db.execute(delete(EMBEDDINGS).where(*same))
-        self._db.execute(insert(EMBEDDINGS), vector)
+    def _insert_all(self, prepared: Sequence[Prepared]) -> list[int]:
+        """Rows, index rows and vectors; ids in the order given."""
+        ids = _INSERT.ids(self._db, [item.values for item in prepared])
+        stored = list(zip(ids, prepared, strict=True))
+        is_open = [(id, item) for id, item in stored if item.values["valid_to"] is None]
+        if is_open:
+            entries = [Entry(id, item.values["user_id"], item.terms) for id, item in is_open]
+            self._index.add(self._db, "knowledge", entries)
+        Embeddings(self._work).want(
+            "knowledge",
+            [
+                Wanted(id, item.values["user_id"], item.text)
+                for id, item in is_open
+                if item.vector is None or item.vector["model"] != self._work.model
+            ],
+        )
+        self._store_vectors(stored)
+        return ids
+
+    def _store_vectors(self, stored: Sequence[tuple[int, Prepared]]) -> None:
+        rows = [{**item.vector, "item_id": id, "user_id": item.values["user_id"]} for id, item in stored if item.vector]
+        if rows:
+            Embeddings(self._work).put("knowledge", rows)
 
     def _refresh(self, current: Row[Any], prepared: Prepared) -> int:
         """The same value again: it is newer, as sure as the surer of the two, and lives as long as said last."""
@@ -172,7 +253,9 @@ class KnowledgeBase(Service):
             "expires_at": prepared.values["expires_at"],
         }
         self._db.execute(update(KNOWLEDGE).where(KNOWLEDGE.c.id == current.id).values(fresh))
-        self._store_vector(current.id, prepared)
+        if prepared.vector is not None:
+            vector = {**prepared.vector, "item_id": current.id, "user_id": current.user_id}
+            Embeddings(self._work).replace(vector)
         return int(current.id)
 
     def _supersede(self, current: Row[Any], prepared: Prepared) -> int:
@@ -266,13 +349,14 @@ class KnowledgeBase(Service):
 
     def search(
         self,
-        query: str,
+        query: Query | str,
         *,
         limit: int,
         user_id: str | None = None,
         category: str | None = None,
         source_kind: SourceKind | None = None,
         min_confidence: float = 0.0,
+        explain: bool = False,
     ) -> list[Knowledge]:
         """The best matches among current facts, best first."""
         owner = SHARED if self._owner is None and user_id is None else self._owner_of(user_id)
@@ -283,23 +367,19 @@ class KnowledgeBase(Service):
         # Hidden from the engine's planner, which would read all facts of an owner rather than the few ids asked for.
         visible = func.coalesce(KNOWLEDGE.c.user_id, "").in_(self._visible_owners(user_id))
         always = [*_true_at(now), *_believed(now, now), _not_expired(now), visible]
-        hits = self._index.lexical(
-            self._db,
-            "knowledge",
-            query_terms(query),
-            Scope.of(owner, shared=True),
-            limit=limit,
-            narrow=narrow,
-            always=always,
+        scope = Scope.of(owner, shared=True)
+        shared = not self._work.writing
+        hits = self._index.knowledge(
+            self._db, Query.of(query), scope, limit=limit, narrow=narrow, always=always, shared=shared
         )
-        return self._found({hit.id: hit.score for hit in hits}, always)
+        return self._found(hits, always, explain)
 
-    def _found(self, scores: dict[int, float], conditions: list[ColumnElement[bool]]) -> list[Knowledge]:
-        facts = {}
-        for chunk in chunks(list(scores)):
-            for row in self._db.execute(select(KNOWLEDGE).where(KNOWLEDGE.c.id.in_(chunk), *conditions)):
-                facts[row.id] = replace(self._fact(row), score=scores[row.id])
-        return [facts[id] for id in scores if id in facts]
+    def _found(self, hits: Sequence[Hit], conditions: list[ColumnElement[bool]], explain: bool) -> list[Knowledge]:
+        rows: dict[int, Row[Any]] = {}
+        for chunk in chunks([hit.id for hit in hits]):
+            statement = select(KNOWLEDGE).where(KNOWLEDGE.c.id.in_(chunk), *conditions)
+            rows.update((row.id, row) for row in self._db.execute(statement))
+        return [with_score(self._fact(rows[hit.id]), hit, explain) for hit in hits if hit.id in rows]
 
     def delete(
         self,
@@ -385,7 +465,7 @@ def _believed(true: datetime, known: datetime) -> list[ColumnElement[bool]]:
     A value is replaced from when its successor is true, not from when that was learned: the fact that somebody moved
     in May, learned in June, leaves the old address true for April.
     """
-    same = [_LATER.c[name] == KNOWLEDGE.c[name] for name in ("user_id", "category", "key")]
+    same = [_LATER.c[name] == KNOWLEDGE.c[name] for name in _KEY]
     was_open = or_(_LATER.c.valid_to.is_(None), _LATER.c.superseded_at.is_not(None))
     replaced = exists().where(
         *same, was_open, _LATER.c.id > KNOWLEDGE.c.id, _LATER.c.created_at <= known, _LATER.c.valid_from <= true

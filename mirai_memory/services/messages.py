@@ -4,25 +4,24 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, bindparam, delete, insert, or_, select, update
 
 from mirai_memory import _checks
-from mirai_memory._time import Clock
-from mirai_memory.config import MemorySettings
 from mirai_memory.database.chunks import chunks
 from mirai_memory.database.hot import HotStatement
-from mirai_memory.entities import MESSAGE_KINDS, ROLES, Message
+from mirai_memory.entities import Message
 from mirai_memory.errors import Conflict, InvalidInput, NotFound
 from mirai_memory.models import MessageRow, SessionRow
-from mirai_memory.search import Entry, Scope
-from mirai_memory.search.analyzer import query_terms
-from mirai_memory.search.terms import message_terms
+from mirai_memory.search import Entry, Hit, MessageFilter, Query, Scope
+from mirai_memory.search.terms import message_place, message_terms, microseconds
 from mirai_memory.services import windows
-from mirai_memory.services.base import Service
+from mirai_memory.services.base import Service, with_score
+from mirai_memory.services.embeddings import Embeddings, Wanted, message_text
+from mirai_memory.services.message_values import Prepared, prepare
 
 MESSAGES = MessageRow.table()
 SESSIONS = SessionRow.table()
@@ -64,60 +63,6 @@ _PLACES = _newest_first(MESSAGES.c.position, MESSAGES.c.group_start)
 _CONTENT = ("kind", "role", "name", "content", "tool_calls", "tool_call_id", "parts", "payload")
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A checked message as its row's values, and the terms it is found by: all that needs no lock."""
-
-    values: dict[str, Any]
-    terms: list[str] | None
-
-
-def prepare(message: Message, settings: MemorySettings, clock: Clock) -> Prepared:
-    """Check a message. Raises InvalidInput."""
-    if not isinstance(message, Message):
-        raise InvalidInput("message", f"must be a Message, not {type(message).__name__}")
-    limit = settings.max_content_chars
-    timestamp = _checks.moment("timestamp", clock() if message.timestamp is None else message.timestamp)
-    values = {
-        "session_id": _checks.name("session_id", message.session_id),
-        "user_id": _checks.optional_owner(message.user_id),
-        "kind": _checks.one_of("kind", message.kind, MESSAGE_KINDS),
-        "role": None if message.role is None else _checks.one_of("role", message.role, ROLES),
-        "name": _checks.optional_text("name", message.name, limit=_checks.MAX_LABEL),
-        "content": _checks.text("content", message.content, limit=limit),
-        "tool_calls": _checks.optional_json_objects("tool_calls", message.tool_calls, limit=limit),
-        "tool_call_id": _checks.optional_text("tool_call_id", message.tool_call_id, limit=_checks.MAX_LABEL),
-        "parts": _checks.optional_json_objects("parts", message.parts, limit=limit),
-        "payload": _checks.optional_json_object("payload", message.payload, limit=limit),
-        "timestamp": timestamp,
-        "tokens": _checks.optional_integer("tokens", message.tokens),
-        "model": _checks.optional_text("model", message.model, limit=_checks.MAX_LABEL),
-        "metadata": _checks.json_object("metadata", message.metadata, limit=limit),
-        "client_id": _checks.optional_name("client_id", message.client_id),
-    }
-    _check_shape(message)
-    indexed = message.kind == "chat"
-    terms = message_terms(message.content, message.name, timestamp) if indexed else None
-    return Prepared(values, terms)
-
-
-def _check_shape(message: Message) -> None:
-    """What the parts of a message mean together."""
-    if message.kind == "chat" and message.role is None:
-        raise InvalidInput("role", f"must be one of {', '.join(ROLES)}")
-    if message.kind == "chat" and message.payload is not None:
-        raise InvalidInput("payload", "is for messages of kind 'item'")
-    if message.kind == "item" and message.payload is None:
-        raise InvalidInput("payload", "is missing: a message of kind 'item' is its payload")
-    if message.tool_calls is not None and message.role != "assistant":
-        raise InvalidInput("tool_calls", "are made by the role 'assistant' only")
-    if message.tool_call_id is not None and message.role != "tool":
-        raise InvalidInput("tool_call_id", "is for the role 'tool' only")
-    ids = [call.get("id") for call in message.tool_calls or ()]
-    if not all(isinstance(id, str) and id for id in ids) or len(set(ids)) < len(ids):
-        raise InvalidInput("tool_calls", "must each have an 'id' of their own, a non-empty string")
-
-
 class Messages(Service):
     def add(self, message: Message) -> int:
         return self.add_many([message])[0]
@@ -139,7 +84,16 @@ class Messages(Service):
             ids.update(zip(indexes, self._add_to(session_id, [prepared[i] for i in indexes], entries), strict=True))
         if entries:
             self._index.add(self._db, "message", entries)
+            self._want_vectors(entries, prepared, ids)
         return [ids[index] for index in range(len(prepared))]
+
+    def _want_vectors(self, entries: list[Entry], prepared: Sequence[Prepared], ids: dict[int, int]) -> None:
+        if self._work.model is None:
+            return
+        texts = {
+            ids[index]: message_text(item.values["content"], item.values["name"]) for index, item in enumerate(prepared)
+        }
+        Embeddings(self._work).want("message", [Wanted(e.id, e.user_id, texts[e.id]) for e in entries])
 
     def _add_to(self, session_id: str, prepared: list[Prepared], entries: list[Entry]) -> list[int]:
         if not any(item.values["client_id"] for item in prepared):
@@ -191,9 +145,10 @@ class Messages(Service):
             rows.append({**item.values, "user_id": owner, "position": position, "group_start": position})
         self._open_groups(session_id, rows)
         ids = self._insert(session_id, rows, first)
-        entries += [
-            Entry(id, owner, item.terms) for id, item in zip(ids, prepared, strict=True) if item.terms is not None
-        ]
+        for position, (id, item) in enumerate(zip(ids, prepared, strict=True), first):
+            entry = item.entry(id, owner, position)
+            if entry is not None:
+                entries.append(entry)
         return ids
 
     def _take_places(self, session_id: str, places: int) -> tuple[int, str]:
@@ -255,7 +210,9 @@ class Messages(Service):
         self._db.execute(changed)
         self._forget_projections("message", [row.id])
         terms = message_terms(content, row.name, row.timestamp)
-        self._index.add(self._db, "message", [Entry(row.id, row.user_id, terms)])
+        place = message_place(content, row.name, row.role, row.timestamp, row.session_id, row.position)
+        self._index.add(self._db, "message", [Entry(row.id, row.user_id, terms, place)])
+        Embeddings(self._work).want("message", [Wanted(row.id, row.user_id, message_text(content, row.name))])
         return replace(to_message(row), content=content, parts=None, tokens=None)
 
     def delete(self, message_id: int) -> None:
@@ -350,32 +307,33 @@ class Messages(Service):
 
     def search(
         self,
-        query: str,
+        query: Query | str,
         *,
         limit: int,
         session_id: str | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
+        explain: bool = False,
     ) -> list[Message]:
         """The best matches, best first; of one session and of a span of time [since, until) where given."""
-        narrow: list[ColumnElement[bool]] = []
-        if session_id is not None:
-            narrow.append(MESSAGES.c.session_id == _checks.name("session_id", session_id))
-        if since is not None:
-            narrow.append(MESSAGES.c.timestamp >= _checks.moment("since", since))
-        if until is not None:
-            narrow.append(MESSAGES.c.timestamp < _checks.moment("until", until))
-        terms, scope = query_terms(query), Scope.of(self._owner)
-        hits = self._index.lexical(self._db, "message", terms, scope, limit=limit, narrow=narrow)
-        return self._found({hit.id: hit.score for hit in hits})
+        only = MessageFilter(
+            session_id=None if session_id is None else _checks.name("session_id", session_id),
+            since=None if since is None else microseconds(_checks.moment("since", since)),
+            until=None if until is None else microseconds(_checks.moment("until", until)),
+        )
+        scope = Scope.of(self._owner)
+        hits = self._index.messages(
+            self._db, Query.of(query), scope, limit=limit, only=only, shared=not self._work.writing
+        )
+        return self._found(hits, explain)
 
-    def _found(self, scores: dict[int, float]) -> list[Message]:
+    def _found(self, hits: Sequence[Hit], explain: bool) -> list[Message]:
         """Ids of an index are joined with the owner's rows, whatever the index says."""
-        messages = {}
-        for chunk in chunks(list(scores)):
-            for row in self._db.execute(self._own(_SELECT_SOME, MESSAGES.c.user_id), {"ids": chunk}):
-                messages[row.id] = replace(to_message(row), score=scores[row.id])
-        return [messages[id] for id in scores if id in messages]
+        rows: dict[int, Any] = {}
+        for chunk in chunks([hit.id for hit in hits]):
+            statement = self._own(_SELECT_SOME, MESSAGES.c.user_id)
+            rows.update((row.id, row) for row in self._db.execute(statement, {"ids": chunk}))
+        return [with_score(to_message(rows[hit.id]), hit, explain) for hit in hits if hit.id in rows]
 
 
 def _start(rows: Sequence[Any], limit: int, older: int | None = None) -> int | None:

@@ -1,7 +1,8 @@
-"""What helps to test an application that keeps its memory here. Needs the extra ``testing``, except for FrozenClock.
+"""What helps to test an application that keeps its memory here. Needs the extra ``testing``.
 
-``mirai_memory.testing.plugin`` has the fixtures, ``factories`` makes entities, and a test class that inherits
-``MemoryContract`` holds a database to what every backend owes.
+FrozenClock and FakeEmbedder do without it. ``mirai_memory.testing.plugin`` has the fixtures, ``factories`` makes
+entities, and a test class that inherits ``MemoryContract`` holds a database to what every backend owes, one that
+inherits ``EmbedderContract`` an embedder.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from mirai_memory.testing.canary import OwnerCanary
     from mirai_memory.testing.clock import FrozenClock
     from mirai_memory.testing.contract import MemoryContract
+    from mirai_memory.testing.contract.embedders import EmbedderContract
+    from mirai_memory.testing.embedders import FakeEmbedder
     from mirai_memory.testing.factories import (
         KnowledgeFactory,
         MessageFactory,
@@ -21,8 +24,10 @@ if TYPE_CHECKING:
         TaskFactory,
     )
 
-# Imported when first asked for: the clock is of use without pytest and factory-boy.
+# Imported when first asked for: the clock and the embedder are of use without pytest and factory-boy.
 _HOME_OF = {
+    "EmbedderContract": "contract.embedders",
+    "FakeEmbedder": "embedders",
     "FrozenClock": "clock",
     "KnowledgeFactory": "factories",
     "MemoryContract": "contract",
@@ -34,6 +39,8 @@ _HOME_OF = {
 }
 
 __all__ = [
+    "EmbedderContract",
+    "FakeEmbedder",
     "FrozenClock",
     "KnowledgeFactory",
     "MemoryContract",

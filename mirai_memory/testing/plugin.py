@@ -49,12 +49,14 @@ def _mirai_memory_template(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 def _defaults() -> Settings:
     # The usual way reads the environment, .env and mirai.yaml.
-    return Settings.model_construct()
+    settings = Settings.model_construct()
+    rag = settings.memory.rag.model_copy(update={"embedder": "none"})  # a model takes longer than a test
+    return settings.model_copy(update={"memory": settings.memory.model_copy(update={"rag": rag})})
 
 
 @pytest.fixture
 def memory_settings() -> Settings:
-    """The settings of ``memory``: the defaults."""
+    """The settings of ``memory``: the defaults, without an embedder."""
     return _defaults()
 
 

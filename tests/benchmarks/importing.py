@@ -18,9 +18,9 @@ import time
 from itertools import islice
 from pathlib import Path
 
+import rawsql
 from corpus import Corpus
 
-from mirai_memory import MemoryManager
 from mirai_memory.importers import import_file
 
 CONVERSATION = 200
@@ -40,7 +40,7 @@ def make(path: Path, messages: int) -> None:
 def take(path: Path | None, database: Path) -> None:
     """Import, or only open; one line of JSON about it."""
     started, added = time.perf_counter(), 0
-    with MemoryManager(database) as memory:
+    with rawsql.opened(database) as memory:
         if path is not None:
             added = import_file(memory.for_user("owner"), path).messages_added
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

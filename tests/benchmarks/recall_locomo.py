@@ -21,6 +21,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+import rawsql
+
 from mirai_memory import MemoryManager, Message
 
 CATEGORIES = {4: "single-hop", 1: "multi-hop", 2: "temporal", 3: "open-domain"}
@@ -118,7 +120,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path, metavar="FILE")
     samples = json.loads(parser.parse_args().file.read_text("utf-8"))
-    with tempfile.TemporaryDirectory() as folder, MemoryManager(Path(folder) / "locomo.db") as memory:
+    with tempfile.TemporaryDirectory() as folder, rawsql.opened(Path(folder) / "locomo.db") as memory:
         turns: dict[int, Turn] = {}
         for sample in samples:
             for owner in (EVERYBODY, sample["sample_id"]):

@@ -13,19 +13,25 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import measure
+import numpy as np
 import rawsql
 from corpus import Corpus
 from measure import Result
 
-from mirai_memory import Knowledge, MemoryManager, Message
+from mirai_memory import Knowledge, MemoryManager, Message, UnitOfWork
+from mirai_memory.search import QueryVector, Scope
+from mirai_memory.search.cache import ScopeCache
+from mirai_memory.search.sqlite import SQLiteIndex
+from mirai_memory.search.vectors import Vectors
 
 OWNER = "owner"
 METADATA = {"channel": "chat", "язык": "ru"}
@@ -41,6 +47,7 @@ class Sizes:
     adds: int = 2_000
     bulk: int = 1_000
     bulk_rounds: int = 20
+    given: int = 100_000
     stored: int = 1_000_000
     longest_session: int = 10_000
     many_sessions: int = 50_000
@@ -55,8 +62,8 @@ class Sizes:
 
 
 QUICK = Sizes(
-    adds=200, bulk_rounds=3, stored=20_000, longest_session=1_000, many_sessions=2_000, reads=200, stats=20,
-    scopes=(100, 1_000, 10_000), others=10_000, searches=30, session=500, facts=500, contexts=30,
+    adds=200, bulk_rounds=3, given=2_000, stored=20_000, longest_session=1_000, many_sessions=2_000, reads=200,
+    stats=20, scopes=(100, 1_000, 10_000), others=10_000, searches=30, session=500, facts=500, contexts=30,
 )  # fmt: skip
 
 
@@ -92,11 +99,35 @@ class Bench:
                 arms = _adding_many(stack, folder, list(Corpus().messages(batch)))
                 yield from measure.interleaved(f"add_messages({batch}), {place}", arms, rounds=rounds, base="raw")
 
+    def facts(self) -> Iterator[Result]:
+        """Many facts with the caller's own vectors; by literal SQL the same rows, whose words are analysed already."""
+        count = self.sizes.given
+        texts = list(Corpus().messages(count))
+        numbers = np.random.default_rng(3).standard_normal((count, RandomEmbedder.dim)).astype(np.float32)
+        items = [
+            Knowledge(user_id=OWNER, key=f"k{n}", value=text, embedding=vector.tolist(), embedding_model="given")
+            for n, (text, vector) in enumerate(zip(texts, numbers, strict=True))
+        ]
+        path = self.disk / "facts.db"
+        with rawsql.opened(path) as memory:
+            memory.add_knowledge_many(items)
+        copies = (self.disk / f"copy-{number}.db" for number in range(100))
+        ours = (self.disk / f"ours-{number}.db" for number in range(100))
+
+        def add() -> None:
+            with rawsql.opened(next(ours)) as memory:
+                memory.add_knowledge_many(items)
+
+        with closing(rawsql.connect(path)) as source:
+            rows = rawsql.facts(source)
+            arms: dict[str, measure.Call] = {"ours": add, "raw": lambda: rawsql.add_facts(next(copies), rows)}
+            yield from measure.interleaved(f"add_knowledge_many({count:,})", arms, rounds=3, base="raw")
+
     def recent(self) -> Iterator[Result]:
         """The newest messages of any session of a large file."""
         path, sessions = self.large
         corpus = Corpus()
-        with MemoryManager(path) as memory, closing(rawsql.connect(path)) as raw:
+        with rawsql.opened(path) as memory, closing(rawsql.connect(path)) as raw:
             arms = {
                 "ours": lambda: memory.get_recent_messages(corpus.pick(sessions), limit=NEWEST),
                 "raw tuples": lambda: rawsql.recent(raw, corpus.pick(sessions), NEWEST),
@@ -110,29 +141,45 @@ class Bench:
         more = [(OWNER, ())] * self.sizes.many_sessions
         for count, added in ((len(sessions), ()), (len(sessions) + len(more), more)):
             rawsql.fill(path, added, indexed=False)
-            with MemoryManager(path) as memory, closing(rawsql.connect(path)) as raw:
+            with rawsql.opened(path) as memory, closing(rawsql.connect(path)) as raw:
                 arms: dict[str, measure.Call] = {"ours": memory.get_stats, "raw": partial(rawsql.stats, raw)}
                 name = f"get_stats, {self.sizes.stored:,} messages, {count:,} sessions"
                 yield from measure.interleaved(name, arms, rounds=self.sizes.stats, base="raw")
 
     def search(self) -> Iterator[Result]:
-        """Word search by one owner, alone in a file and beside others."""
+        """Search by one owner, alone in a file and beside others: by words and context, and with vectors too."""
         for scope in self.sizes.scopes:
             with ExitStack() as stack:
                 alone = _searchable(stack, self.disk / f"alone-{scope}.db", scope, 0)
                 beside = _searchable(stack, self.disk / f"beside-{scope}.db", scope, self.sizes.others)
                 names = ("alone", f"beside {self.sizes.others:,} of others")
                 for kind, question in (("3 to 6 words", Corpus.question), ("5 commonest", Corpus.common_question)):
-                    arms = {
-                        name: _asking(memory, question) for name, memory in zip(names, (alone, beside), strict=True)
-                    }
+                    arms: dict[str, measure.Call] = {}
+                    for name, path in zip(names, (alone, beside), strict=True):
+                        arms[name] = _asking(stack.enter_context(rawsql.opened(path)), question)
+                        hybrid = stack.enter_context(rawsql.opened(path, embedder=RandomEmbedder()))
+                        arms[f"{name}, vectors"] = _asking(hybrid, question)
                     name = f"search {scope:,}, {kind}"
                     yield from measure.interleaved(name, arms, rounds=self.sizes.searches, base="alone")
+
+    def vectors(self) -> Iterator[Result]:
+        """The vector part of a search, beside one pass over a matrix of the same size."""
+        for scope in self.sizes.scopes:
+            with ExitStack() as stack:
+                path = _searchable(stack, self.disk / f"vectors-{scope}.db", scope, 0)
+                memory = stack.enter_context(rawsql.opened(path))
+                matrix = np.random.default_rng(1).standard_normal((scope, RandomEmbedder.dim)).astype(np.float32)
+                arms: dict[str, measure.Call] = {
+                    "vector part": partial(memory.run, _vector_part(matrix[0])),
+                    "scan": partial(np.vecdot, matrix, matrix[0]),
+                    "scan by BLAS": partial(np.matmul, matrix, matrix[0]),
+                }
+                yield from measure.interleaved(f"vectors {scope:,}", arms, rounds=self.sizes.searches, base="scan")
 
     def context(self) -> Iterator[Result]:
         """A turn's context, beside the three reads that find most of what is in it."""
         corpus, path = Corpus(), self.disk / "context.db"
-        with MemoryManager(path) as memory:
+        with rawsql.opened(path) as memory:
             session = memory.create_session(OWNER).id
             texts = corpus.messages(self.sizes.session + self.sizes.facts)
             said = [
@@ -156,7 +203,7 @@ class Bench:
 
 
 def _adding(stack: ExitStack, folder: Path, texts: Iterator[str]) -> dict[str, measure.Call]:
-    memory = stack.enter_context(MemoryManager(folder / "add-ours.db"))
+    memory = stack.enter_context(rawsql.opened(folder / "add-ours.db"))
     raw = stack.enter_context(closing(rawsql.connect(folder / "add-raw.db")))
     session, raw_session = memory.create_session(OWNER).id, rawsql.add_session(raw, OWNER)
 
@@ -168,7 +215,7 @@ def _adding(stack: ExitStack, folder: Path, texts: Iterator[str]) -> dict[str, m
 
 
 def _adding_many(stack: ExitStack, folder: Path, texts: list[str]) -> dict[str, measure.Call]:
-    memory = stack.enter_context(MemoryManager(folder / "bulk-ours.db"))
+    memory = stack.enter_context(rawsql.opened(folder / "bulk-ours.db"))
     raw = stack.enter_context(closing(rawsql.connect(folder / "bulk-raw.db")))
     session, raw_session = memory.create_session(OWNER).id, rawsql.add_session(raw, OWNER)
 
@@ -178,8 +225,34 @@ def _adding_many(stack: ExitStack, folder: Path, texts: list[str]) -> dict[str, 
     return {"ours": ours, "raw": lambda: rawsql.add_messages(raw, raw_session, texts)}
 
 
-def _searchable(stack: ExitStack, path: Path, scope: int, others: int) -> MemoryManager:
-    """A memory with ``scope`` messages of one owner, their sessions spread evenly among those of a hundred others."""
+class RandomEmbedder:
+    """Vectors without meaning, made in no time: what is measured is the search."""
+
+    name = "random"
+    dim = 384
+
+    def embed_documents(self, texts: Sequence[str]) -> list[list[float]]:
+        return [self.embed_query(text) for text in texts]
+
+    def embed_query(self, text: str) -> list[float]:
+        numbers: list[float] = np.random.default_rng(len(text)).standard_normal(self.dim).tolist()
+        return numbers
+
+
+def _vector_part(question: Any) -> Callable[[UnitOfWork], None]:
+    size = 4_000_000_000
+    vectors, words = Vectors(ScopeCache(size), size), SQLiteIndex()
+    query = QueryVector.of(RandomEmbedder.name, question.tolist())
+
+    def part(uow: UnitOfWork) -> None:
+        corpus = words.corpus(uow.db, "message", Scope.of(OWNER))
+        vectors.similarities(uow.db, "message", corpus, query, shared=True)
+
+    return part
+
+
+def _searchable(stack: ExitStack, path: Path, scope: int, others: int) -> Path:
+    """A file with ``scope`` messages of one owner, their sessions spread evenly among those of a hundred others."""
     corpus = Corpus()
     texts = corpus.messages(scope + others)
     owned, sessions = 0, []
@@ -188,8 +261,9 @@ def _searchable(stack: ExitStack, path: Path, scope: int, others: int) -> Memory
         owned += SHORT_SESSION if ours else 0
         sessions.append((OWNER if ours else f"other-{number % 100}", SHORT_SESSION))
     rawsql.fill(path, ((user_id, list(islice(texts, length))) for user_id, length in sessions), indexed=True)
-    stack.callback(path.unlink)
-    return stack.enter_context(MemoryManager(path))
+    rawsql.add_vectors(path, OWNER, RandomEmbedder.name, RandomEmbedder.dim)
+    stack.callback(path.unlink, missing_ok=True)
+    return path
 
 
 def _asking(memory: MemoryManager, question: Callable[[Corpus], str]) -> measure.Call:
@@ -197,7 +271,7 @@ def _asking(memory: MemoryManager, question: Callable[[Corpus], str]) -> measure
     return lambda: memory.search_messages(question(corpus), user_id=OWNER, limit=FOUND)
 
 
-NAMES = ("add", "bulk", "recent", "stats", "search", "context")
+NAMES = ("add", "bulk", "facts", "recent", "stats", "search", "vectors", "context")
 
 
 def run(sizes: Sizes, names: tuple[str, ...], folder: Path | None) -> list[Result]:

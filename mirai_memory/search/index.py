@@ -1,0 +1,74 @@
+"""The ``SearchIndex``: an engine's words, and the searches over them. NumPy is loaded by the first search."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from sqlalchemy import ColumnElement
+
+from mirai_memory.database import Db
+from mirai_memory.embeddings._process import OncePerProcess
+from mirai_memory.search.base import Entry, Hit, ItemKind, MessageFilter, Query, Scope
+from mirai_memory.search.postings import PostingsIndex
+
+if TYPE_CHECKING:
+    from mirai_memory.search.knowledge_search import KnowledgeSearch
+    from mirai_memory.search.message_search import MessageSearch
+
+_MEGABYTE = 1_000_000
+
+
+class Index:
+    def __init__(self, words: PostingsIndex, *, cache_mb: int) -> None:
+        self._words = words
+        self._cache_bytes = cache_mb * _MEGABYTE
+        # A fork may come while another thread holds a lock of theirs, which the child would find locked for ever.
+        self._searches = OncePerProcess(self._open_searches)
+
+    def _open_searches(self) -> tuple[MessageSearch, KnowledgeSearch]:
+        from mirai_memory.search.cache import ScopeCache
+        from mirai_memory.search.knowledge_search import KnowledgeSearch
+        from mirai_memory.search.layouts import Layouts
+        from mirai_memory.search.message_search import MessageSearch
+        from mirai_memory.search.vectors import Vectors
+
+        cache = ScopeCache(self._cache_bytes)
+        vectors = Vectors(cache, self._cache_bytes)
+        return MessageSearch(self._words, Layouts(cache), vectors), KnowledgeSearch(self._words, vectors)
+
+    def is_current(self, db: Db) -> bool:
+        return self._words.is_current(db)
+
+    def rebuild(self, db: Db) -> int:
+        return self._words.rebuild(db)
+
+    def add(self, db: Db, kind: ItemKind, entries: Sequence[Entry]) -> None:
+        self._words.add(db, kind, entries)
+
+    def remove(self, db: Db, kind: ItemKind, ids: Sequence[int]) -> None:
+        self._words.remove(db, kind, ids)
+
+    def vectors_changed(self, db: Db, kind: ItemKind, user_id: str) -> None:
+        self._words.vectors_changed(db, kind, user_id)
+
+    def vectors_gone(self, db: Db, kind: ItemKind, user_id: str) -> None:
+        self._words.vectors_gone(db, kind, user_id)
+
+    def messages(
+        self, db: Db, query: Query, scope: Scope, *, limit: int, only: MessageFilter, shared: bool
+    ) -> list[Hit]:
+        return self._searches()[0].find(db, query, scope, limit=limit, only=only, shared=shared)
+
+    def knowledge(
+        self,
+        db: Db,
+        query: Query,
+        scope: Scope,
+        *,
+        limit: int,
+        narrow: Sequence[ColumnElement[bool]],
+        always: Sequence[ColumnElement[bool]],
+        shared: bool,
+    ) -> list[Hit]:
+        return self._searches()[1].find(db, query, scope, limit=limit, narrow=narrow, always=always, shared=shared)
