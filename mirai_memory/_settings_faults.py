@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from mirai_memory._settings_layers import Layer
 from mirai_memory._settings_tree import fields, section_of, shown
-from mirai_memory._yaml import Unclear
+from mirai_memory._unclear import Unclear
 
 TOGETHER = "together"  # the type of errors on leaves that do not fit each other, wherever each of them stands
 # Where pydantic's own words name Python's types.

@@ -31,7 +31,6 @@ from mirai_memory._settings_tree import (
     shown,
     stray_hint,
 )
-from mirai_memory._yaml import read_yaml
 from mirai_memory.errors import ConfigurationError
 
 PREFIX, DELIMITER = "MIRAI_", "__"
@@ -101,6 +100,8 @@ def _from_file(model: type[BaseModel], path: Path | None) -> Layer:
     if path is None:
         return layer
     try:
+        from mirai_memory._yaml import read_yaml  # PyYAML, for those who have a file
+
         values = read_yaml(path)
     except ConfigurationError as error:
         layer.problems += error.problems

@@ -8,18 +8,12 @@ from typing import Any
 
 import yaml
 
+from mirai_memory._unclear import Unclear
 from mirai_memory.errors import ConfigurationError
 
 _MAX_BYTES = 1_000_000
 # YAML 1.1 reads 0644 as 420 and 1:30 as 90; nobody who writes settings means that.
 _UNCLEAR = re.compile(r"[-+]?0[0-9_]+|.*:.*", re.DOTALL)
-
-
-class Unclear:
-    """A number that YAML 1.1 reads otherwise than people do; no leaf of ours takes it, whatever it wants."""
-
-    def __repr__(self) -> str:
-        return "?"
 
 
 class _Loader(yaml.SafeLoader):

@@ -174,12 +174,13 @@ class Store:
     @staticmethod
     def _log(started: float, owner: str | None, write: bool, error_code: str | None) -> None:
         about: dict[str, object] = {"latency_ms": round(1000 * (time.perf_counter() - started), 3)}
-        # What is not known is not bound: it would hide what the host has said with logger.contextualize().
+        # What is not known is not given: it would hide what the host has said with logger.contextualize().
         if owner is not None:
             about["user_id"] = owner
         if error_code is not None:
             about["error_code"] = error_code
-        logger.bind(**about).debug("unit of work: {}", "write" if write else "read")
+        # As arguments, which loguru binds as well: a bound logger would be made for nobody where nobody listens.
+        logger.debug("unit of work: {}", "write" if write else "read", **about)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

@@ -39,7 +39,9 @@ class Dialect(Protocol):
     reading: Mapping[str, Any]  # execution options that make a read one consistent view
 
     def create_engine(self, url: URL, options: Options, **arguments: Any) -> Engine: ...
-    def begin(self, db: Db, *, write: bool) -> RootTransaction: ...
+    def begin(self, db: Db, *, write: bool) -> RootTransaction | None:
+        """Begin a transaction; None for a read that SQLAlchemy need not know of."""
+
     def translate(self, error: BaseException) -> MiraiMemoryError | None: ...
     def is_transient(self, error: BaseException) -> bool: ...
     def size_bytes(self, db: Db) -> int: ...
@@ -77,13 +79,15 @@ class Database:
             transaction = self.dialect.begin(db, write=write)
             try:
                 yield db
-                if write:
+                if write and transaction is not None:
                     transaction.commit()
             except BaseException:
                 _roll_back(db)
                 raise
             finally:
-                if transaction.is_active:
+                if transaction is None:
+                    _roll_back(db)
+                elif transaction.is_active:
                     transaction.rollback()
 
     def _turn(self, write: bool) -> AbstractContextManager[None]:

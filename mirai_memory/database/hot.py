@@ -8,11 +8,12 @@ PostgreSQL, where a round trip costs more than that, it is executed as usual.
 from __future__ import annotations
 
 from collections import namedtuple
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Delete, Dialect, Insert, Select, Table, TextClause, Update, bindparam, func, insert, select
+from sqlalchemy import JSON, Delete, Dialect, Insert, Select, Table, TextClause, Update, bindparam, func, insert, select
 from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.types import TypeEngine
 
 from mirai_memory.database.engine import Db
 
@@ -54,6 +55,14 @@ class HotStatement:
         return self._compiled
 
 
+def _result_processor(type: TypeEngine[Any], dialect: Dialect) -> Callable[[Any], Any] | None:
+    turn = type.dialect_impl(dialect).result_processor(dialect, None)
+    if turn is None or not isinstance(type, JSON):
+        return turn
+    # Nearly all metadata is empty.
+    return lambda value: {} if value == "{}" else turn(value)
+
+
 class BulkInsert:
     """An INSERT of many rows into a table whose ``id`` only grows, and the ids they were given."""
 
@@ -91,7 +100,7 @@ class _Compiled:
             for bind in (compiled.binds[name],)
         ]
         columns = list(statement.selected_columns) if isinstance(statement, Select) else []
-        turns = [column.type.dialect_impl(dialect).result_processor(dialect, None) for column in columns]
+        turns = [_result_processor(column.type, dialect) for column in columns]
         self._turns = [(place, turn) for place, turn in enumerate(turns) if turn]
         row_type: Any = namedtuple("Row", [column.name for column in columns])  # type: ignore[misc]
         self._row = row_type

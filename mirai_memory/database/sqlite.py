@@ -70,10 +70,13 @@ class SQLite:
             event.listen(engine, "begin", _begin_writing)
         return engine
 
-    def begin(self, db: Db, *, write: bool) -> RootTransaction:
+    def begin(self, db: Db, *, write: bool) -> RootTransaction | None:
+        if not write:
+            _driver(db).execute("BEGIN DEFERRED")
+            return None
         # IMMEDIATE, because a deferred transaction that reads and then writes fails at once under contention, whatever
         # the timeout.
-        _driver(db).execute("BEGIN IMMEDIATE" if write else "BEGIN DEFERRED")
+        _driver(db).execute("BEGIN IMMEDIATE")
         return db.begin()
 
     def translate(self, error: BaseException) -> MiraiMemoryError | None:

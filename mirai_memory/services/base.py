@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import ColumnElement, Delete, Select, Update, delete, select
 
@@ -18,10 +19,14 @@ from mirai_memory.errors import InvalidInput, NotFound
 from mirai_memory.models import EmbeddingRow, SessionRow
 from mirai_memory.search import Hit, ItemKind, SearchIndex
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 _EMBEDDINGS = EmbeddingRow.table()
 _SESSIONS = SessionRow.table()
 
 Item = TypeVar("Item", Message, Knowledge)
+Made = TypeVar("Made", bound="DataclassInstance")
 Statement = TypeVar("Statement", Select[Any], Update, Delete)
 
 
@@ -81,6 +86,30 @@ class Service:
         for chunk in chunks(ids):
             condition = (_EMBEDDINGS.c.kind == kind) & _EMBEDDINGS.c.item_id.in_(chunk)
             self._db.execute(delete(_EMBEDDINGS).where(condition))
+
+
+def entity_maker(kind: type[Made], names: Sequence[str]) -> Callable[[Sequence[Any]], Made]:
+    """What makes an entity of a row whose first values are those of the named fields.
+
+    Straight into the slots: a window of messages is made at every turn of every conversation, and half of its time
+    went into the checks and copies that a frozen dataclass makes of what nobody else has.
+    """
+    setters = [kind.__dict__[name].__set__ for name in names]
+    others = [
+        (kind.__dict__[field.name].__set__, field.default)
+        for field in dataclasses.fields(kind)
+        if field.name not in names
+    ]
+
+    def make(row: Sequence[Any]) -> Made:
+        entity = object.__new__(kind)
+        for set_field, value in zip(setters, row):  # noqa: B905 - a row may go on
+            set_field(entity, value)
+        for set_field, value in others:
+            set_field(entity, value)
+        return entity
+
+    return make
 
 
 def with_score(item: Item, hit: Hit, explain: bool) -> Item:

@@ -19,7 +19,7 @@ from mirai_memory.models import MessageRow, SessionRow
 from mirai_memory.search import Entry, Hit, MessageFilter, Query, Scope
 from mirai_memory.search.terms import message_place, message_terms, microseconds
 from mirai_memory.services import windows
-from mirai_memory.services.base import Service, with_score
+from mirai_memory.services.base import Service, entity_maker, with_score
 from mirai_memory.services.embeddings import Embeddings, Wanted, message_text
 from mirai_memory.services.message_values import Prepared, prepare
 
@@ -345,7 +345,4 @@ def _check_repeat(item: Prepared, stored: dict[str, Any]) -> None:
         raise Conflict("message", item.values["client_id"], "this client_id is stored with other content")
 
 
-def to_message(row: Any) -> Message:
-    values = row._asdict()
-    values.pop("group_start", None)
-    return Message(**values)
+to_message = entity_maker(Message, [column.name for column in _COLUMNS])
