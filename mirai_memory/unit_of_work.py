@@ -11,6 +11,7 @@ import os
 import random
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -37,6 +38,7 @@ T = TypeVar("T")
 # A unit of work that lost to another writer is run again, at most this often; then Busy.
 TRIES = 6
 _FIRST_PAUSE = 0.01
+_LONGEST_WAIT_TO_FORK = 5.0  # seconds; the forking thread itself may be what a unit of work waits for
 
 
 class UnitOfWork:
@@ -119,8 +121,10 @@ class Store:
         self._inside = threading.local()
         self._running = 0
         self._idle = threading.Condition()
-        self._process = os.getpid()
+        self._forking = self._torn = False
         self._closed = False
+        with _fork:
+            _stores.add(self)
 
     def read(self, fn: Callable[[UnitOfWork], T], *, owner: str | None = None) -> T:
         """What ``fn`` returns, from one consistent view; changes it makes are not kept."""
@@ -187,8 +191,13 @@ class Store:
         """One unit of work in a thread at a time: a second one would wait for the first until the timeout."""
         if getattr(self._inside, "open", False):
             raise InvalidInput("unit of work", "is already open in this thread; use its uow instead of the memory")
-        self._look_for_fork()
         with self._idle:
+            self._idle.wait_for(lambda: not self._forking)
+            if self._torn:
+                raise StorageError(
+                    "this process was forked in the middle of a unit of work, and its locks cannot be trusted; fork "
+                    "when nothing runs, or start the process with spawn"
+                )
             if self._closed:
                 raise StorageError("this memory is closed; open a new MemoryManager")
             self._running += 1
@@ -201,16 +210,61 @@ class Store:
                 self._running -= 1
                 self._idle.notify_all()
 
-    def _look_for_fork(self) -> None:
-        """In a child process the parent's threads are not there, and what they were at will never end."""
-        if self._process != os.getpid():
-            self._process, self._idle = os.getpid(), threading.Condition()
-            self._running = 1 if getattr(self._inside, "open", False) else 0
-
     def close(self) -> None:
         """Refuse new work and wait for what runs: a connection closed under a thread's hands crashes the process."""
-        self._look_for_fork()
         with self._idle:
             self._closed = True
-            own = 1 if getattr(self._inside, "open", False) else 0
+            own = self._own()
             self._idle.wait_for(lambda: self._running <= own)
+
+    def _own(self) -> int:
+        """How many units of work are this thread's."""
+        return 1 if getattr(self._inside, "open", False) else 0
+
+    def before_fork(self) -> None:
+        """Wait for what runs, let nothing begin, and leave no connection open that a child must not have."""
+        with self._idle:
+            self._forking = True
+            wait_s = 0.0 if self._own() else _LONGEST_WAIT_TO_FORK
+            quiet = self._idle.wait_for(lambda: not self._running, wait_s)
+        self._torn = not self._database.before_fork(quiet=quiet)
+
+    def after_fork(self) -> None:
+        """In the parent: go on."""
+        with self._idle:
+            self._forking = self._torn = False
+            self._idle.notify_all()
+
+    def after_fork_in_child(self) -> None:
+        """The parent's threads are not here: what they were at will never end, and locks they held stay locked."""
+        self._idle = threading.Condition()
+        self._running = self._own()
+        self._forking = False
+        self._database.after_fork_in_child()
+
+
+_stores: weakref.WeakSet[Store] = weakref.WeakSet()
+_fork = threading.Lock()  # one thread forks at a time
+
+
+def _before_fork() -> None:
+    _fork.acquire()
+    for store in _stores:
+        store.before_fork()
+
+
+def _after_fork() -> None:
+    for store in _stores:
+        store.after_fork()
+    _fork.release()
+
+
+def _after_fork_in_child() -> None:
+    global _fork
+    _fork = threading.Lock()
+    for store in _stores:
+        store.after_fork_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, Protocol
 
@@ -37,6 +36,7 @@ class Dialect(Protocol):
     """What ``sqlite.py`` and ``postgres.py`` each say in their own way."""
 
     reading: Mapping[str, Any]  # execution options that make a read one consistent view
+    forks: bool  # whether a connection may be open, though unused, when the process forks
 
     def create_engine(self, url: URL, options: Options, **arguments: Any) -> Engine: ...
     def begin(self, db: Db, *, write: bool) -> RootTransaction | None:
@@ -60,13 +60,11 @@ class Database:
     # An in-memory database is one connection: its units of work take turns.
     turn: threading.RLock | None
     queue: WriterQueue | None
-    process: int = field(default_factory=os.getpid)
+    _inherited: object = None  # kept, since what is collected is closed
 
     @contextmanager
     def begin(self, *, write: bool) -> Iterator[Db]:
         """A transaction: committed at the end of a write, rolled back at the end of a read and on any error."""
-        if self.process != os.getpid():
-            self._after_fork()
         if self.turn is not None:
             with self.turn:
                 yield from self._begin(write)
@@ -93,10 +91,24 @@ class Database:
     def _turn(self, write: bool) -> AbstractContextManager[None]:
         return self.queue.turn() if write and self.queue is not None else _NO_TURN
 
-    def _after_fork(self) -> None:
+    def before_fork(self, *, quiet: bool) -> bool:
+        """Whether a child will be able to work with the database. ``quiet``: no transaction is open.
+
+        SQLite keeps its locks in the kernel by process, and its books on them in memory. A child that inherits an
+        open connection, used or not, has the books without the locks: a new connection of its own to that file, too,
+        believes in locks that are not there. What it wrote was lost when the parent closed the file (seen), and after
+        a fork in the middle of a write it waited for ever.
+        """
+        if self.dialect.forks:
+            return True
+        if quiet and self.turn is None:
+            self.writer.dispose()
+        return quiet
+
+    def after_fork_in_child(self) -> None:
         """A connection must not be used, nor closed, by a process that only inherited it."""
-        self.process = os.getpid()
         if self.turn is None:
+            self._inherited = self.writer.pool
             self.writer.dispose(close=False)
         else:
             self.turn = threading.RLock()  # the child has the in-memory database itself, and no other thread

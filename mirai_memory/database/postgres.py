@@ -50,6 +50,7 @@ class PostgreSQL:
     """The dialect's part of ``database.engine``."""
 
     reading: Mapping[str, Any] = MappingProxyType({"isolation_level": "REPEATABLE READ"})
+    forks = True
 
     def create_engine(self, url: URL, options: Options, **arguments: Any) -> Engine:
         engine = create_engine(

@@ -21,6 +21,7 @@ from mirai_memory._locks import lock_or_wait, open_lock_file, try_lock, unlock
 from mirai_memory.errors import Busy
 
 _ENDING = ".writers.lock"
+_BEFORE_FORK = 2.0  # seconds that a fork waits for a write that is under way
 _LINGERING = 5.0  # seconds that the thread that waits for the kernel stays for the next wait
 
 
@@ -35,6 +36,8 @@ class WriterQueue:
 
     def _new_process(self) -> None:
         self._turns = _Turns()
+        self._holder: int | None = None
+        self._held_for_fork = False
         self._lock: _KernelLock | None = None
 
     @contextmanager
@@ -44,6 +47,7 @@ class WriterQueue:
         if not self._turns.take(self._wait_s):
             raise _busy(self._wait_s)
         try:
+            self._holder = threading.get_ident()
             lock = self._kernel_lock()
             if lock is None:
                 yield
@@ -55,6 +59,7 @@ class WriterQueue:
             finally:
                 lock.give_back()
         finally:
+            self._holder = None
             self._turns.give_back()
 
     def _kernel_lock(self) -> _KernelLock | None:
@@ -75,6 +80,17 @@ class WriterQueue:
                     lock.close()
             finally:
                 self._turns.give_back()
+
+    def before_fork(self) -> None:
+        """Let a write that is under way end: of one that a fork copies half-way, SQLite would think for ever that it
+        goes on in the child. For a while only, since it may wait for the thread that forks."""
+        self._held_for_fork = self._holder != threading.get_ident() and self._turns.take(_BEFORE_FORK)
+
+    def after_fork(self) -> None:
+        """In the parent."""
+        if self._held_for_fork:
+            self._held_for_fork = False
+            self._turns.give_back()
 
     def forget_parent(self) -> None:
         """In a forked child: an inherited handle would keep the parent's lock alive after its death."""
@@ -213,10 +229,20 @@ def _busy(wait_s: float) -> Busy:
 _queues: weakref.WeakSet[WriterQueue] = weakref.WeakSet()
 
 
+def _before_fork() -> None:
+    for queue in list(_queues):
+        queue.before_fork()
+
+
 def _after_fork() -> None:
+    for queue in list(_queues):
+        queue.after_fork()
+
+
+def _after_fork_in_child() -> None:
     for queue in list(_queues):
         queue.forget_parent()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)

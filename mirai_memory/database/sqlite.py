@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import time
 from collections.abc import Mapping
@@ -47,6 +48,7 @@ class SQLite:
     """The dialect's part of ``database.engine``."""
 
     reading: Mapping[str, Any] = MappingProxyType({})
+    forks = False
 
     def create_engine(self, url: URL, options: Options, **arguments: Any) -> Engine:
         path = sqlite_path(url)
@@ -60,6 +62,7 @@ class SQLite:
             creator=lambda: _connect(path, options),
             hide_parameters=True,
             json_serializer=dump_json,
+            json_deserializer=_load_json,
             # The doors end every transaction themselves; a second ROLLBACK at check-in would only cost time.
             pool_reset_on_return=None,
             **arguments,
@@ -115,10 +118,23 @@ def _connect(path: Any, options: Options) -> sqlite3.Connection:
     try:
         for pragma in _pragmas(options):
             connection.execute(f"PRAGMA {pragma}").fetchall()
+    except UnicodeDecodeError:
+        connection.close()
     except BaseException:
         connection.close()  # damaged: the error's traceback would keep it open, with -wal and -shm beside the file
         raise
-    return connection
+    else:
+        return connection
+    # The driver could not read what SQLite had to say, since it quotes the damaged schema.
+    raise Corrupt(_FAULTS[sqlite3.SQLITE_CORRUPT][1])
+
+
+def _load_json(value: Any) -> Any:
+    try:
+        return json.loads(value)
+    except (TypeError, ValueError):
+        pass  # not as the cause: a JSONDecodeError holds the whole text
+    raise Corrupt("stored JSON is damaged; restore a backup")
 
 
 def _pragmas(options: Options) -> tuple[str, ...]:

@@ -8,6 +8,8 @@ from typing import Any
 from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Integer, Text
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
+from mirai_memory.errors import Corrupt
+
 # SQLite gives a rowid (and AUTOINCREMENT) only to a column declared INTEGER.
 BigId: TypeEngine[int] = BigInteger().with_variant(Integer(), "sqlite")
 
@@ -43,4 +45,10 @@ class UTCDateTime(TypeDecorator[datetime]):
 
 
 def _from_sqlite(value: str | None) -> datetime | None:
-    return None if value is None else datetime.fromisoformat(value).replace(tzinfo=UTC)
+    if value is None:
+        return None
+    try:
+        return datetime.fromisoformat(value).replace(tzinfo=UTC)
+    except (TypeError, ValueError):
+        pass
+    raise Corrupt("a stored time is damaged; restore a backup")

@@ -35,6 +35,7 @@ from sqlalchemy import bindparam as bind
 from mirai_memory.database import Db
 from mirai_memory.database.chunks import MOST, chunks
 from mirai_memory.database.hot import HotStatement
+from mirai_memory.errors import Corrupt
 from mirai_memory.models import KnowledgeRow, MessageRow, StateRow
 from mirai_memory.search import bm25, stored
 from mirai_memory.search.analyzer import ANALYZER
@@ -212,7 +213,7 @@ class PostingsIndex(ABC):
         fewer_terms: dict[int, int] = defaultdict(int)
         for chunk in chunks(ids):
             for row in db.execute(select(words).where(words.c.rowid.in_(chunk))):
-                scope = int(row.terms[2 : row.terms.index(" ", 2)])
+                scope = _scope(row.terms)
                 gone[scope].append(row.rowid)
                 fewer_terms[scope] += length(row.terms)
             db.execute(delete(words).where(words.c.rowid.in_(chunk)))
@@ -294,6 +295,14 @@ def by_weight(postings: Mapping[str, list[int]], weights: Mapping[str, float]) -
             total[id] += weight
     # Sorted twice, since a sort keeps the order of equals: a key of both would be a tuple made for each document.
     return sorted(sorted(total, reverse=True), key=total.__getitem__, reverse=True)
+
+
+def _scope(tokens: str) -> int:
+    """Whose row of the index it is, as its first token says."""
+    number = tokens[2:].partition(" ")[0]
+    if not number.isascii() or not number.isdigit():
+        raise Corrupt("the word index is damaged; restore a backup")
+    return int(number)
 
 
 def length(tokens: str) -> int:
