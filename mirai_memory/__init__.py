@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from mirai_memory._version import __version__
 
 if TYPE_CHECKING:
+    from mirai_memory.aio import AsyncMemoryManager, AsyncUserMemory
     from mirai_memory.config import Settings, load_settings
     from mirai_memory.embeddings import Embedder
     from mirai_memory.entities import Context, Knowledge, Message, Omitted, Session, Task, UserPreferences
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 # Imported when first asked for: `import mirai_memory` itself loads no SQLAlchemy, pydantic or loguru, which together
 # take most of a second.
 _HOMES = {
+    "mirai_memory.aio": ("AsyncMemoryManager", "AsyncUserMemory"),
     "mirai_memory.config": ("Settings", "load_settings"),
     "mirai_memory.embeddings": ("Embedder",),
     "mirai_memory.entities": ("Context", "Knowledge", "Message", "Omitted", "Session", "Task", "UserPreferences"),
@@ -80,6 +82,8 @@ _HOMES = {
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "AsyncMemoryManager",
+    "AsyncUserMemory",
     "Busy",
     "ConfigurationError",
     "Conflict",

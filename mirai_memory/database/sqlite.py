@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
@@ -77,9 +79,12 @@ class SQLite:
         if not write:
             _driver(db).execute("BEGIN DEFERRED")
             return None
+        driver = _driver(db)
+        if isinstance(driver, _FileConnection):
+            driver.check_in_place()
         # IMMEDIATE, because a deferred transaction that reads and then writes fails at once under contention, whatever
         # the timeout.
-        _driver(db).execute("BEGIN IMMEDIATE")
+        driver.execute("BEGIN IMMEDIATE")
         return db.begin()
 
     def translate(self, error: BaseException) -> MiraiMemoryError | None:
@@ -106,16 +111,48 @@ class SQLite:
         return int(pages.scalar_one())
 
 
-def _connect(path: Any, options: Options) -> sqlite3.Connection:
+class _FileConnection(sqlite3.Connection):
+    """A connection that knows which file it has open.
+
+    A file that was deleted, or that another took the place of, lives on while it is open: SQLite would commit to it,
+    and what was acknowledged would be gone with the last connection.
+    """
+
+    _path: Path | None = None
+    _file: tuple[int, int] | None = None
+
+    def has_opened(self, path: Path) -> None:
+        self._path, self._file = path, _identity(path)
+
+    def check_in_place(self) -> None:
+        if self._path is not None and _identity(self._path) != self._file:
+            raise StorageError(
+                f"{self._path} is not the file that was opened, or its folder may not be looked into: it was deleted, "
+                "moved or replaced meanwhile; nothing was changed. Put it back, or open a new MemoryManager"
+            )
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _connect(path: Path | None, options: Options) -> sqlite3.Connection:
     if sqlite3.sqlite_version_info < OLDEST:
         raise StorageError(f"SQLite {sqlite3.sqlite_version} is too old; 3.35 or newer with FTS5 is needed")
-    mode = "ro" if options.read_only else "rw"
-    target = ":memory:" if path is None else f"file:{quote(str(path))}?mode={mode}"
+    target = ":memory:" if path is None else f"file:{quote(str(path))}?mode={_mode(path, options)}"
     timeout = options.busy_timeout_ms / 1000
     # The driver's own transactions are switched off: it would run DDL and SELECT outside of them. Checking of
     # threads too: the pool hands a connection to one thread at a time.
-    connection = sqlite3.connect(target, uri=True, timeout=timeout, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(
+        target, uri=True, timeout=timeout, isolation_level=None, check_same_thread=False, factory=_FileConnection
+    )
     try:
+        if path is not None:
+            connection.has_opened(path)
         for pragma in _pragmas(options):
             connection.execute(f"PRAGMA {pragma}").fetchall()
     except UnicodeDecodeError:
@@ -127,6 +164,24 @@ def _connect(path: Any, options: Options) -> sqlite3.Connection:
         return connection
     # The driver could not read what SQLite had to say, since it quotes the damaged schema.
     raise Corrupt(_FAULTS[sqlite3.SQLITE_CORRUPT][1])
+
+
+def _mode(path: Path, options: Options) -> str:
+    if not options.read_only:
+        return "rw"
+    # On a file system that is mounted read-only SQLite cannot make the files that readers of a WAL database share; nor
+    # are they needed, since nobody can write. What a log still holds would be passed over.
+    log = path.with_name(path.name + "-wal")
+    return "ro&immutable=1" if _is_mounted_read_only(path) and not log.exists() else "ro"
+
+
+def _is_mounted_read_only(path: Path) -> bool:
+    if not hasattr(os, "statvfs"):
+        return False
+    try:
+        return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+    except OSError:
+        return False
 
 
 def _load_json(value: Any) -> Any:

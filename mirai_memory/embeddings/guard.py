@@ -9,8 +9,8 @@ from operator import index
 from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar
 
 from mirai_memory import _checks
+from mirai_memory._process import OncePerProcess
 from mirai_memory.embeddings._calls import CallThread, Overdue, StillBusy
-from mirai_memory.embeddings._process import OncePerProcess
 from mirai_memory.embeddings.base import Embedder
 from mirai_memory.errors import EmbeddingError, InvalidInput
 

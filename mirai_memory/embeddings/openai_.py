@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 from urllib.parse import urlsplit
 
-from mirai_memory.embeddings._process import OncePerProcess
+from mirai_memory._process import OncePerProcess
 from mirai_memory.embeddings._request_limits import MAX_TEXT_TOKENS, MAX_TEXTS, cut, requests
 from mirai_memory.errors import ConfigurationError, EmbeddingError, MissingExtra
 from mirai_memory.model_calls import model_call

@@ -7,8 +7,8 @@ import importlib.util
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from mirai_memory._process import OncePerProcess
 from mirai_memory.embeddings._prefixes import DOCUMENT, QUERY, wants_prefixes
-from mirai_memory.embeddings._process import OncePerProcess
 from mirai_memory.errors import MissingExtra
 
 __all__ = ["DEFAULT_MODEL", "SentenceTransformersEmbedder"]

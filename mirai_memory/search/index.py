@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from sqlalchemy import ColumnElement
 
 from mirai_memory.database import Db
-from mirai_memory.embeddings._process import OncePerProcess
 from mirai_memory.search.base import Entry, Hit, ItemKind, MessageFilter, Query, Scope
 from mirai_memory.search.postings import PostingsIndex
 
@@ -23,10 +23,9 @@ class Index:
     def __init__(self, words: PostingsIndex, *, cache_mb: int) -> None:
         self._words = words
         self._cache_bytes = cache_mb * _MEGABYTE
-        # A fork may come while another thread holds a lock of theirs, which the child would find locked for ever.
-        self._searches = OncePerProcess(self._open_searches)
 
-    def _open_searches(self) -> tuple[MessageSearch, KnowledgeSearch]:
+    @cached_property
+    def _searches(self) -> tuple[MessageSearch, KnowledgeSearch]:
         from mirai_memory.search.cache import ScopeCache
         from mirai_memory.search.knowledge_search import KnowledgeSearch
         from mirai_memory.search.layouts import Layouts
@@ -58,7 +57,7 @@ class Index:
     def messages(
         self, db: Db, query: Query, scope: Scope, *, limit: int, only: MessageFilter, shared: bool
     ) -> list[Hit]:
-        return self._searches()[0].find(db, query, scope, limit=limit, only=only, shared=shared)
+        return self._searches[0].find(db, query, scope, limit=limit, only=only, shared=shared)
 
     def knowledge(
         self,
@@ -71,4 +70,4 @@ class Index:
         always: Sequence[ColumnElement[bool]],
         shared: bool,
     ) -> list[Hit]:
-        return self._searches()[1].find(db, query, scope, limit=limit, narrow=narrow, always=always, shared=shared)
+        return self._searches[1].find(db, query, scope, limit=limit, narrow=narrow, always=always, shared=shared)

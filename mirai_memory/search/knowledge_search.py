@@ -59,7 +59,8 @@ class KnowledgeSearch:
         if query.vector is None or not corpus.bounded:
             return {}
         items, cosines = self._vectors.similarities(db, "knowledge", corpus, query.vector, shared=shared)
-        near = signals.standardized(cosines)
+        # Each counts by the share of facts that have a vector, as with messages.
+        near = signals.standardized(cosines) * np.float32(min(1.0, len(items) / corpus.items))
         if narrow and len(items):
             owners = [scope.user_id for scope in corpus.scopes]
             wanted = db.execute(select(_FACTS.c.id).where(_FACTS.c.user_id.in_(owners), *narrow)).scalars()

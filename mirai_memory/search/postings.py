@@ -297,9 +297,9 @@ def by_weight(postings: Mapping[str, list[int]], weights: Mapping[str, float]) -
     return sorted(sorted(total, reverse=True), key=total.__getitem__, reverse=True)
 
 
-def _scope(tokens: str) -> int:
+def _scope(tokens: str | None) -> int:
     """Whose row of the index it is, as its first token says."""
-    number = tokens[2:].partition(" ")[0]
+    number = (tokens or "")[2:].partition(" ")[0]
     if not number.isascii() or not number.isdigit():
         raise Corrupt("the word index is damaged; restore a backup")
     return int(number)

@@ -89,8 +89,11 @@ def context(layout: Layout, question: Question) -> dict[str, Floats]:
 
 
 def dense(layout: Layout, similarities: Floats) -> dict[str, Floats]:
-    """dense, dense_near and dense_sess from the cosine of each message, NaN where it has no vector yet."""
-    near = np.nan_to_num(standardized(similarities), nan=0.0)
+    """dense, dense_near and dense_sess from the cosine of each message, NaN where it has no vector yet.
+
+    While few have one, being the nearest of them says little: all three count by the share of those that have.
+    """
+    near = np.nan_to_num(standardized(similarities), nan=0.0) * _share_known(similarities)
     beside = np.zeros_like(near)
     for distance, worth in ((1, 1.0), (2, 0.5)):
         if distance < len(layout):
@@ -99,6 +102,10 @@ def dense(layout: Layout, similarities: Floats) -> dict[str, Floats]:
             beside[:-distance] += near[distance:] * same
     of_session = np.maximum.reduceat(near, layout.starts)[layout.session_numbers] if len(layout) else near
     return {"dense": near, "dense_near": beside, "dense_sess": of_session}
+
+
+def _share_known(similarities: Floats) -> np.float32:
+    return np.float32(np.count_nonzero(~np.isnan(similarities)) / max(1, len(similarities)))
 
 
 def standardized(similarities: Floats) -> Floats:

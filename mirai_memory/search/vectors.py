@@ -123,6 +123,10 @@ def _empty(scope: ScopeCounts, size: int) -> _Matrix:
 
 
 def _appended(matrix: _Matrix, rows: Ints, items: Ints, values: Floats) -> _Matrix:
+    replaced = np.isin(matrix.items[: matrix.count], items)
+    if replaced.any():  # the newer vector of an item is the one that counts
+        matrix = replace(matrix, items=matrix.items.copy())
+        matrix.items[: matrix.count][replaced] = -1
     count = matrix.count + len(rows)
     if count > len(matrix.rows):
         room = max(count, 2 * len(matrix.rows))

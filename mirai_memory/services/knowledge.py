@@ -321,7 +321,9 @@ class KnowledgeBase(Service):
         stored: dict[int, Row[Any]] = {}
         for chunk in chunks([item.id for item in found]):
             ready = (EMBEDDINGS.c.kind == "knowledge") & (EMBEDDINGS.c.status == "ready")
-            statement = select(EMBEDDINGS).where(ready, EMBEDDINGS.c.item_id.in_(chunk)).order_by(EMBEDDINGS.c.id)
+            statement = select(EMBEDDINGS).where(ready, EMBEDDINGS.c.item_id.in_(chunk))
+            # The last one counts: the given one, else the newest.
+            statement = statement.order_by(EMBEDDINGS.c.content_hash.startswith(GIVEN), EMBEDDINGS.c.id)
             stored.update((row.item_id, row) for row in self._db.execute(statement))
         return [
             replace(item, embedding=vectors.unpack(row.vector), embedding_model=row.model)

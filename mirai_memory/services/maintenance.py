@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import func, select
 
+from mirai_memory import _checks
 from mirai_memory.models import KnowledgeRow, SessionRow, TaskRow
 from mirai_memory.services.base import Service
 
@@ -16,7 +17,7 @@ SESSIONS = SessionRow.table()
 class Maintenance(Service):
     def counts(self) -> dict[str, Any]:
         """Exact numbers of rows. Messages are summed over their sessions' counters, a row a session."""
-        active = SESSIONS.c.last_active >= self._now() - timedelta(hours=24)
+        active = SESSIONS.c.last_active >= _checks.before("clock", self._now(), timedelta(hours=24))
         knowledge = KnowledgeRow.table()
         return {
             "total_sessions": self._number(select(func.count()).select_from(SESSIONS)),

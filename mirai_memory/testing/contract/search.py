@@ -224,3 +224,68 @@ class SearchContract:
         assert isinstance(message, Message)
         assert isinstance(fact, Knowledge)
         assert memory.recall("tea", user_id="alice", kinds=[]) == []
+
+    def test_what_stands_beside_a_match_is_found(self, memory: MemoryManager) -> None:
+        say(memory, new_session(memory), "Which colour is it?", "the fence", "Green", "Fine", "far away")
+        say(memory, new_session(memory), "elsewhere")
+        found = contents(memory.search_messages("fence", user_id="alice"))
+        assert found[0] == "the fence"
+        assert set(found) == {"Which colour is it?", "the fence", "Green", "Fine"}
+
+    def test_a_span_of_time_is_exact_to_the_microsecond(self, memory: MemoryManager) -> None:
+        id, moment, step = new_session(memory), datetime(2025, 5, 1, 12, tzinfo=UTC), timedelta(microseconds=1)
+        for name, when in (("before", moment - step), ("at", moment), ("after", moment + step)):
+            say(memory, id, f"tea {name}", timestamp=when)
+        for user_id in ("alice", None):
+            since = memory.search_messages("tea", user_id=user_id, since=moment)
+            until = memory.search_messages("tea", user_id=user_id, until=moment)
+            both = memory.search_messages("tea", user_id=user_id, since=moment, until=moment + step)
+            assert set(contents(since)) == {"tea at", "tea after"}
+            assert contents(until) == ["tea before"]
+            assert contents(both) == ["tea at"]
+
+    def test_a_score_is_the_sum_of_what_is_explained(self, memory: MemoryManager) -> None:
+        id = new_session(memory)
+        for name, content in (("Ann", "Who painted the fence?"), ("Ben", "I painted it in June"), ("Ann", "Oh")):
+            say(memory, id, content, name=name)
+        _know(memory, "the fence is green")
+        for item in memory.recall("When did Ben paint the fence?", user_id="alice", explain=True):
+            assert item.explanation is not None
+            assert abs(sum(item.explanation.values()) - (item.score or 0.0)) < 1e-3
+        best, *_ = memory.search_messages("When did Ben paint the fence?", user_id="alice", explain=True)
+        assert best.content == "I painted it in June"
+        assert {"bm", "near", "speaker", "of_oneself", "time", "reply"} <= (best.explanation or {}).keys()
+        assert memory.search_messages("fence", user_id="alice")[0].explanation is None
+
+    def test_facts_are_found_by_vectors_of_the_caller_s_own(self, memory: MemoryManager) -> None:
+        for value, numbers in (("east", [1.0, 0.0]), ("north", [0.0, 1.0]), ("north by east", [0.4, 0.9])):
+            _know(memory, value, embedding=numbers, embedding_model="compass")
+        _know(memory, "bob's east", user_id="bob", embedding=[1.0, 0.0], embedding_model="compass")
+        _know(memory, "shared east", user_id=None, embedding=[1.0, 0.0], embedding_model="compass")
+        _know(memory, "of another model", embedding=[1.0, 0.0], embedding_model="map")
+
+        def found(numbers: list[float], **options: Any) -> list[str]:
+            options = {"user_id": "alice", "embedding_model": "compass", **options}
+            return _values(memory.search_knowledge("", embedding=numbers, **options))
+
+        assert set(found([1.0, 0.0])[:2]) == {"east", "shared east"}
+        assert set(found([1.0, 0.0])) == {"east", "shared east", "north", "north by east"}
+        assert found([0.0, 2.0])[0] == "north"
+        assert found([1.0, 0.0], user_id=None) == ["shared east"]
+        assert found([1.0, 0.0], embedding_model="map") == ["of another model"]
+        assert found([1.0, 0.0, 0.0]) == found([1.0, 0.0], embedding_model="nobody's") == []
+
+    def test_filters_hold_for_vectors_too(self, memory: MemoryManager, clock: FrozenClock) -> None:
+        given: dict[str, Any] = {"embedding": [1.0, 0.0], "embedding_model": "compass"}
+        _know(memory, "wanted", category="a", source_kind="user", confidence=0.9, **given)
+        _know(memory, "of another category", category="b", source_kind="user", confidence=0.9, **given)
+        _know(memory, "of another kind", category="a", source_kind="tool", confidence=0.9, **given)
+        _know(memory, "unsure", category="a", source_kind="user", confidence=0.5, **given)
+        _know(memory, "expired", category="a", source_kind="user", confidence=0.9, expires_at=clock(), **given)
+        _know(memory, "superseded", key="k", category="a", source_kind="user", confidence=0.9, **given)
+        _know(memory, "new", key="k", category="a", source_kind="user", confidence=0.9)
+        memory.delete_knowledge(_know(memory, "deleted", category="a", source_kind="user", confidence=0.9, **given))
+        found = memory.search_knowledge(
+            "", category="a", source_kind="user", min_confidence=0.9, user_id="alice", **given
+        )
+        assert _values(found) == ["wanted"]

@@ -1,0 +1,251 @@
+"""Methods of AsyncMemoryManager that only hand a call on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from mirai_memory._facade import RECALL_KINDS, RecallKind
+from mirai_memory.aio.facade import AsyncFacade
+from mirai_memory.entities import (
+    JsonObject,
+    Knowledge,
+    Message,
+    Session,
+    SourceKind,
+    Task,
+    TaskStatus,
+    UserPreferences,
+)
+from mirai_memory.manager import MemoryManager
+
+if TYPE_CHECKING:
+    from mirai_memory.health import Health
+
+
+class ManagerMethods(AsyncFacade[MemoryManager]):
+    """Those whose arguments may name an owner, and upkeep."""
+
+    # Made by tests/aio/test_methods.py --write
+
+    async def create_session(
+        self,
+        user_id: str,
+        *,
+        session_id: str | None = None,
+        agent_id: str | None = None,
+        metadata: JsonObject | None = None,
+    ) -> Session:
+        """A new session of the owner. Raises Conflict where ``session_id`` is taken."""
+        return await self._write(
+            lambda memory: memory.create_session(user_id, session_id=session_id, agent_id=agent_id, metadata=metadata)
+        )
+
+    async def ensure_session(
+        self, user_id: str, external_id: str, *, agent_id: str | None = None, metadata: JsonObject | None = None
+    ) -> Session:
+        """The owner's session called ``external_id``, made if there is none: once, however many ask at a time."""
+        return await self._write(
+            lambda memory: memory.ensure_session(user_id, external_id, agent_id=agent_id, metadata=metadata)
+        )
+
+    async def get_active_sessions(self, hours: float | None = None, *, user_id: str | None = None) -> list[Session]:
+        """Sessions used within the last ``hours`` (None: ``memory.short_term.ttl_hours``), the latest first."""
+        return await self._read(lambda memory: memory.get_active_sessions(hours, user_id=user_id))
+
+    async def list_sessions(
+        self, user_id: str | None = None, *, limit: int = 100, after: str | None = None
+    ) -> list[Session]:
+        """One page of sessions in order of (created_at, id); ``after`` is the id of the last one seen."""
+        return await self._read(lambda memory: memory.list_sessions(user_id, limit=limit, after=after))
+
+    async def search_messages(
+        self,
+        query: str,
+        *,
+        user_id: str | None = None,
+        session_id: str | None = None,
+        limit: int = 10,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        explain: bool = False,
+    ) -> list[Message]:
+        """Messages that match the query by words, context and, with an embedder, meaning; best first.
+
+        Each with its ``score``, and with ``explain`` the parts that make it up in ``explanation``. What answers a
+        question often shares no word with it: messages beside a match in its session may be found too. Any text may
+        be asked; it is never query syntax. ``since`` <= timestamp < ``until``. For everybody (None) no vectors are
+        used.
+        """
+        return await self._slow(
+            lambda memory: memory.search_messages(
+                query, user_id=user_id, session_id=session_id, limit=limit, since=since, until=until, explain=explain
+            )
+        )
+
+    async def save_user_preferences(self, preferences: UserPreferences) -> UserPreferences:
+        """Replace the owner's preferences; what was stored, with its new version.
+
+        With ``version`` set, Conflict if the stored one is another. Raises InvalidInput.
+        """
+        return await self._write(lambda memory: memory.save_user_preferences(preferences))
+
+    async def get_user_preferences(self, user_id: str) -> UserPreferences | None:
+        """The owner's preferences, or None."""
+        return await self._read(lambda memory: memory.get_user_preferences(user_id))
+
+    async def update_user_preferences(self, user_id: str, **changes: Any) -> UserPreferences:
+        """Set the named fields and keep the others, in one step; ``metadata`` is merged key by key."""
+        return await self._write(lambda memory: memory.update_user_preferences(user_id, **changes))
+
+    async def delete_user_preferences(self, user_id: str) -> None:
+        """Delete the owner's preferences. Raises NotFound."""
+        await self._write(lambda memory: memory.delete_user_preferences(user_id))
+
+    async def get_tasks(
+        self,
+        session_id: str | None = None,
+        status: TaskStatus | None = None,
+        *,
+        user_id: str | None = None,
+        limit: int = 100,
+        after: int | None = None,
+    ) -> list[Task]:
+        """One page of tasks in order of id; ``after`` is the id of the last one seen."""
+        return await self._read(
+            lambda memory: memory.get_tasks(session_id, status, user_id=user_id, limit=limit, after=after)
+        )
+
+    async def get_knowledge(
+        self,
+        category: str | None = None,
+        *,
+        key: str | None = None,
+        user_id: str | None = None,
+        as_of: datetime | None = None,
+        known_at: datetime | None = None,
+        with_embedding: bool = False,
+        limit: int = 100,
+        after: int | None = None,
+    ) -> list[Knowledge]:
+        """One page of facts in order of id: the owner's and the shared ones; only the shared ones for None.
+
+        Without times, what is true and believed now. ``as_of``: what was true then, as far as is known now;
+        ``known_at``: what was believed then. Expired facts are never among them.
+        """
+        return await self._read(
+            lambda memory: memory.get_knowledge(
+                category,
+                key=key,
+                user_id=user_id,
+                as_of=as_of,
+                known_at=known_at,
+                with_embedding=with_embedding,
+                limit=limit,
+                after=after,
+            )
+        )
+
+    async def search_knowledge(
+        self,
+        query: str,
+        limit: int = 10,
+        *,
+        category: str | None = None,
+        user_id: str | None = None,
+        source_kind: SourceKind | None = None,
+        min_confidence: float = 0.0,
+        embedding: Sequence[float] | None = None,
+        embedding_model: str | None = None,
+        explain: bool = False,
+    ) -> list[Knowledge]:
+        """Current facts that match the query by words and, with an embedder, meaning; best first, with ``score``.
+
+        The owner's and the shared ones; only the shared ones for None. ``embedding`` is the query as a vector of the
+        caller's own; it is compared with the vectors of ``embedding_model`` (None: the embedder's, or else the only
+        model that facts have vectors of).
+        """
+        return await self._slow(
+            lambda memory: memory.search_knowledge(
+                query,
+                limit,
+                category=category,
+                user_id=user_id,
+                source_kind=source_kind,
+                min_confidence=min_confidence,
+                embedding=embedding,
+                embedding_model=embedding_model,
+                explain=explain,
+            )
+        )
+
+    async def knowledge_history(
+        self, key: str, *, category: str = "general", user_id: str | None = None
+    ) -> list[Knowledge]:
+        """Every value the key has had, oldest first: superseded, closed, expired and current ones."""
+        return await self._read(lambda memory: memory.knowledge_history(key, category=category, user_id=user_id))
+
+    async def delete_knowledge(
+        self,
+        knowledge_id: int | None = None,
+        *,
+        key: str | None = None,
+        category: str | None = None,
+        source: str | None = None,
+        source_kind: SourceKind | None = None,
+        user_id: str | None = None,
+        dry_run: bool = False,
+    ) -> int:
+        """Delete one row by id, or all rows that meet every condition, earlier values included; how many.
+
+        Conditions look at the owner's own facts, or at the shared ones for None; an id is looked up everywhere.
+        ``dry_run`` only counts. Raises NotFound for an unknown id, InvalidInput where nothing is named.
+        """
+        return await self._write(
+            lambda memory: memory.delete_knowledge(
+                knowledge_id,
+                key=key,
+                category=category,
+                source=source,
+                source_kind=source_kind,
+                user_id=user_id,
+                dry_run=dry_run,
+            )
+        )
+
+    async def recall(
+        self,
+        query: str,
+        *,
+        user_id: str,
+        limit: int = 10,
+        kinds: Sequence[RecallKind] = RECALL_KINDS,
+        explain: bool = False,
+    ) -> list[Knowledge | Message]:
+        """What the owner's memory holds on the query: messages, own and shared facts in one list, best first."""
+        return await self._slow(
+            lambda memory: memory.recall(query, user_id=user_id, limit=limit, kinds=kinds, explain=explain)
+        )
+
+    async def cleanup_old_sessions(self, days: float | None = None, *, dry_run: bool = False) -> int:
+        """Delete sessions unused for ``days`` (None: ``memory.long_term.retention_days``); how many.
+
+        In small transactions, so that other writers are not kept waiting. ``dry_run`` only counts.
+        """
+        return await self._slow(lambda memory: memory.cleanup_old_sessions(days, dry_run=dry_run))
+
+    async def health(self, *, timeout_s: float = 10.0) -> Health:
+        """How the memory is, and all it stands on: what is wrong is told, never raised, and nothing is changed.
+
+        No check takes longer than ``timeout_s``. Raises InvalidInput for what is no number of seconds.
+        """
+        return await self._slow(lambda memory: memory.health(timeout_s=timeout_s))
+
+    async def get_stats(self) -> dict[str, Any]:
+        """Counts over all owners and the size of the database.
+
+        ``total_sessions, active_sessions_24h, total_messages, total_tasks, total_knowledge`` (current values),
+        ``db_size_mb`` (millions of bytes).
+        """
+        return await self._read(lambda memory: memory.get_stats())
