@@ -74,9 +74,10 @@ def test_it_is_opened_by_a_with_block_or_by_open_or_by_the_first_call(sqlite_url
 
 def test_a_hundred_first_calls_open_it_once() -> None:
     async def main() -> None:
-        async with AsyncMemoryManager(":memory:") as memory:  # a second one would be another, empty database
-            await asyncio.gather(*[memory.create_session(f"user{number}") for number in range(100)])
-            assert len({session.user_id for session in await memory.list_sessions(limit=1_000)}) == 100
+        memory = AsyncMemoryManager(":memory:")  # opened twice it would be two databases
+        await asyncio.gather(*[memory.create_session(f"user{number}") for number in range(100)])
+        assert len({session.user_id for session in await memory.list_sessions(limit=1_000)}) == 100
+        await memory.close()
 
     asyncio.run(main())
 

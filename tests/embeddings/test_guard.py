@@ -6,6 +6,7 @@ import contextvars
 import decimal
 import gc
 import itertools
+import re
 import subprocess
 import sys
 import threading
@@ -77,7 +78,7 @@ TWO = [[3.0, 0.0, 4.0], [0.0, -2.0, 0.0]]
         np.array(TWO) * 1e300,
         np.array(TWO) * 5e-324,
     ],
-    ids=str,
+    ids=lambda value: re.sub(" at 0x[0-9a-f]+", "", str(value)),  # the same in every process
 )
 def test_any_numbers_become_float32_of_length_one(answer: Any) -> None:
     guarded = GuardedEmbedder(Embedder(lambda texts: answer))
@@ -190,7 +191,7 @@ def test_what_is_no_vector_is_refused(case: str) -> None:
         ({"a": TWO[0], "b": TWO[1]}, "answered with dict where numbers belong"),
         (["ab", "cd"], "answered with str where numbers belong"),
     ],
-    ids=str,
+    ids=lambda value: re.sub(" at 0x[0-9a-f]+", "", str(value)),  # the same in every process
 )
 def test_what_is_no_list_of_vectors_is_refused(answer: Any, words: str) -> None:
     with pytest.raises(EmbeddingError, match=words):
