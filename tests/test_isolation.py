@@ -367,6 +367,8 @@ UOW_ATTEMPTS: dict[str, tuple[UowAttempt, ...]] = {
     "vectors.known": (lambda u, i: u.vectors.known("model", ["hash"], 3),),
     "vectors.models": (lambda u, i: u.vectors.models("message", i.owner, dim=3),),
     "vectors.pending": (lambda u, i: u.vectors.pending("model", limit=9),),
+    "vectors.put": (lambda u, i: u.vectors.put("knowledge", []),),
+    "vectors.replace": (lambda u, i: u.vectors.replace({}),),
     "vectors.retire": (lambda u, i: u.vectors.retire("model", limit=9),),
     "vectors.store": (lambda u, i: u.vectors.store("model", 3, []),),
     "vectors.want": (lambda u, i: u.vectors.want("message", []),),

@@ -41,3 +41,11 @@ def test_a_superseded_fact_weighs_nothing(memory: MemoryManager) -> None:
 
     assert len(scores("bob")) == 2
     assert scores("alice") == scores("bob")
+
+
+def test_what_is_kept_of_one_owner_s_vectors_serves_nobody_else(memory: MemoryManager) -> None:
+    for owner in ("alice", "bob"):
+        memory.add_knowledge(Knowledge(user_id=owner, value=f"{owner}'s", embedding=[1.0, 0.0], embedding_model="m"))
+    for owner in ("alice", "bob"):  # as many of each, searched one after the other
+        found = memory.search_knowledge("", embedding=[1.0, 0.0], embedding_model="m", user_id=owner)
+        assert [fact.value for fact in found] == [f"{owner}'s"]

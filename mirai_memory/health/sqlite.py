@@ -66,6 +66,7 @@ def writing(probe: Probe) -> Finding:
     options = probe.options(read_only=False)
     # The connection that reads is kept open by its pool: else closing this one would tidy up what a crash has left.
     database = open_database(probe.url, options)
+    database.queue = None  # whose file would be made; SQLite's own lock is the one that counts
     try:
         with database.begin(write=True):
             pass

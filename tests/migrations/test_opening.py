@@ -308,7 +308,8 @@ def test_what_is_not_ours_is_refused_and_left_as_it_is(tmp_path: Path, what: str
     file = folder / "memory.db"
     make, expected, words = REFUSED[what]
     make(file)
-    (folder / "memory.db.lock").unlink(missing_ok=True)  # of a file that was ours before it was spoilt
+    for lock in ("memory.db.lock", "memory.db.writers.lock"):  # of a file that was ours before it was spoilt
+        (folder / lock).unlink(missing_ok=True)
     before, mode = _contents(folder), file.stat().st_mode
     ways: dict[str, Callable[[], Any]] = {
         "open": lambda: MemoryManager(file),
@@ -410,7 +411,7 @@ def test_damage_in_the_middle_is_corrupt_on_use(tmp_path: Path) -> None:
     assert failures
     assert {type(error) for error in failures} == {Corrupt}
     assert file.read_bytes() == damaged
-    assert {path.name for path in tmp_path.iterdir()} <= {"memory.db", "memory.db.lock"}
+    assert {path.name for path in tmp_path.iterdir()} <= {"memory.db", "memory.db.lock", "memory.db.writers.lock"}
 
 
 def test_an_opening_that_fails_late_lets_go_of_the_file(tmp_path: Path) -> None:
@@ -421,7 +422,7 @@ def test_an_opening_that_fails_late_lets_go_of_the_file(tmp_path: Path) -> None:
     with pytest.raises(Corrupt):
         MemoryManager(file)
     # The last connection to go takes these with it.
-    assert {path.name for path in tmp_path.iterdir()} <= {"memory.db", "memory.db.lock"}
+    assert {path.name for path in tmp_path.iterdir()} <= {"memory.db", "memory.db.lock", "memory.db.writers.lock"}
 
 
 def test_broken_references_in_an_older_file_are_our_own_error(tmp_path: Path) -> None:
@@ -562,7 +563,7 @@ def test_a_path_is_a_path(tmp_path: Path, name: str) -> None:
     with MemoryManager(str(file)) as memory:
         _say(memory, "walrus")
         assert memory.url == str(file)
-    assert {path.name for path in folder.iterdir()} <= {name, name + ".lock"}
+    assert {path.name for path in folder.iterdir()} <= {name, name + ".lock", name + ".writers.lock"}
     assert [path.name for path in tmp_path.iterdir()] == [folder.name]
     os.chdir(folder)
     with MemoryManager(name, read_only=True) as memory:
