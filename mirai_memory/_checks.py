@@ -38,7 +38,8 @@ def text(field: str, value: Any, *, limit: int) -> str:
     nul = value.find("\x00")
     if nul >= 0:
         raise InvalidInput(field, f"has a NUL at offset {nul} of {len(value)} characters")
-    return value
+    # The member of an enum is formatted as its name, by which a fact would then be found, instead of as its text.
+    return value if type(value) is str else str.__str__(value)
 
 
 def _surrogate_at(value: str) -> int | None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy import URL
 
@@ -30,6 +30,7 @@ from mirai_memory.entities import (
     TaskStatus,
     UserPreferences,
 )
+from mirai_memory.health import Health, check_health
 from mirai_memory.logging import logger
 from mirai_memory.reranking import Reranker
 from mirai_memory.scoped import UserMemory
@@ -38,9 +39,6 @@ from mirai_memory.services import preferences as likes
 from mirai_memory.tokens import TokenCounter, default_counter
 from mirai_memory.unit_of_work import Store
 from mirai_memory.vectorizing import Vectorizer
-
-if TYPE_CHECKING:
-    from mirai_memory.health import Health
 
 _CLEANUP_BATCH = 20  # sessions deleted in one transaction, so that other writers get their turn
 _MEGABYTE = 1_000_000
@@ -382,8 +380,6 @@ class MemoryManager(Facade):
 
         No check takes longer than ``timeout_s``. Raises InvalidInput for what is no number of seconds.
         """
-        from mirai_memory.health import check_health  # a tenth of a second that most processes need not spend
-
         return check_health(manager=self, timeout_s=timeout_s)
 
     def get_stats(self) -> dict[str, Any]:

@@ -201,6 +201,9 @@ def test_a_child_closes_nothing_of_its_parent_s(url: str) -> None:
         wait(child(memory.close))                               # at once
         wait(child(lambda: (alice.list_sessions(), memory.close())))
 
+        def server(uow):
+            return uow.db.execute(text("SELECT pg_backend_pid()")).scalar()
+
         def end():                                              # a usual one, in which all that is left is collected
             alice.list_sessions()
             memory.close()
@@ -219,10 +222,12 @@ def test_a_child_closes_nothing_of_its_parent_s(url: str) -> None:
             thread = threading.Thread(target=memory.run, args=(read,))
             thread.start()
             inside.wait()
+            idle = memory.run(server) if while_it_reads else None
             pid = os.fork()
             if pid == 0:
                 end()
             wait(pid)
+            assert not while_it_reads or memory.run(server) == idle, "a connection had to be replaced"
             go_on.set()
             thread.join()
             assert seen == [1, 1]

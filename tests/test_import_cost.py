@@ -12,6 +12,7 @@ HEAVY = {
     "pydantic",
     "pydantic_settings",
     "loguru",
+    "asyncio",
     "typer",
     "yaml",
     "Stemmer",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from mirai_memory import (
+    AsyncMemoryManager,
+    AsyncUserMemory,
     Busy,
     Conflict,
     Context,
@@ -123,6 +125,37 @@ def across(memory: MemoryManager, alice: UserMemory, session: Session) -> str:
     with memory.unit_of_work() as uow:
         uow.tasks.set_status(id + cleaned, "in_progress")
     return context.to_prompt() + str((texts, left, for_openai, for_anthropic, stats))
+
+
+async def in_a_loop(path: Path, lent: MemoryManager) -> list[Message]:
+    async with AsyncMemoryManager(path, token_counter=Words(), read_only=False) as memory:
+        alice: AsyncUserMemory = memory.for_user("alice")
+        session: Session = await alice.ensure_session("support-17", metadata={"title": "x"})
+        id: int = await alice.add_message(Message(session_id=session.id, role="user", content="hi", client_id="r1"))
+        done: Task = await memory.update_task_status(id, "completed")
+        found: list[Knowledge | Message] = await alice.recall("tea", kinds=("messages",))
+        context: Context = await alice.build_context(session.id, max_tokens=500)
+        stats: dict[str, Any] = await memory.get_stats()
+        kept: int = await memory.run(lambda uow: uow.messages.add(Message(session_id=session.id, role="user")))
+        await alice.delete_task(kept)
+        pages: AsyncIterator[Session] = memory.iterate_sessions("alice", page_size=50)
+        titles: list[Any] = [other.metadata["title"] async for other in pages]
+        facts: list[str] = [fact.value async for fact in alice.iterate_knowledge("profile")]
+        tasks: set[str] = {task.status async for task in alice.iterate_tasks(status=done.status)}
+        late: AsyncMemoryManager = await AsyncMemoryManager.of(lent).open()
+        await late.close()
+        where: str = memory.url + str((found, context.tokens, stats, titles, facts, tasks))
+        return [message async for message in alice.iterate_messages(session.id or where)]
+
+
+async def wrong_in_a_loop(memory: AsyncMemoryManager, alice: AsyncUserMemory, session: Session) -> None:
+    owner: str = memory.get_session(session.id).user_id  # type: ignore[attr-defined]
+    memory.create_session(owner)  # type: ignore[unused-coroutine]
+    await alice.create_session("bob")  # type: ignore[call-arg]
+    await alice.get_knowledge(user_id="bob")  # type: ignore[call-arg]
+    await alice.get_stats()  # type: ignore[attr-defined]
+    await memory.for_user("bob")  # type: ignore[misc]
+    memory.unit_of_work()  # type: ignore[attr-defined]
 
 
 def errors(memory: MemoryManager) -> str:
