@@ -16,10 +16,12 @@ GUARD = 120.0  # seconds after which something that should have happened will no
 
 # What every script begins with. A child that fails says so by its exit code, and its traceback is in the output.
 BEGINNING = """
-import os, sys, threading, time, traceback
+import os, signal, sys, threading, time, traceback
 from mirai_memory import *
 
 url = sys.argv[1]
+signal.alarm(100)                       # a parent that waits for ever, or a child that is left alone, ends
+os.register_at_fork(after_in_child=lambda: signal.alarm(100))
 
 def say(memory, session, content, **more):
     return memory.add_message(Message(session_id=session, role="user", content=content, **more))
