@@ -215,6 +215,7 @@ def _rendered(context: Any, exact: ExactTokens) -> int:
     )
 
 
+@pytest.mark.long
 def test_counted_exactly_the_estimate_keeps_the_budget(sqlite_url: str) -> None:
     rng, exact = random.Random(11), ExactTokens()
     with MemoryManager(sqlite_url, token_counter=EstimatedTokens()) as memory:

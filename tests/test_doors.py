@@ -782,6 +782,7 @@ def test_eight_processes_write_one_file(sqlite_url: str) -> None:
             assert own == [f"writer{name} number{n}" for n in range(50)]
 
 
+@pytest.mark.long
 def test_a_killed_writer_loses_and_doubles_nothing(sqlite_url: str) -> None:
     with MemoryManager(sqlite_url) as memory:
         session = memory.create_session("alice").id

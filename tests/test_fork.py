@@ -10,7 +10,7 @@ import pytest
 
 from mirai_memory import MemoryManager
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX")
+pytestmark = [pytest.mark.long, pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX")]
 
 GUARD = 120.0  # seconds after which something that should have happened will not; no test waits that long
 

@@ -147,16 +147,17 @@ class _KernelLock:
     """
 
     def __init__(self, path: Path) -> None:
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._wanted = False  # somebody waits
+        self._granted = False
+        self._closed = True  # until both handles are there
         self._own = open_lock_file(path)
         try:
             self._asker = open_lock_file(path)
         except BaseException:
             os.close(self._own)
             raise
-        self._changed = threading.Condition()
-        self._thread: threading.Thread | None = None
-        self._wanted = False  # somebody waits
-        self._granted = False
         self._closed = False
 
     def take(self, wait_s: float) -> bool:
@@ -206,15 +207,22 @@ class _KernelLock:
 
     def close(self) -> None:
         """Nobody waits any more; a thread that still waits for the kernel closes its handle itself."""
-        os.close(self._own)
         with self._changed:
+            if self._closed:
+                return
             self._closed = True
+            os.close(self._own)
             self._changed.notify_all()
             if self._thread is None:
                 os.close(self._asker)
 
+    def __del__(self) -> None:
+        # Of a memory that was dropped without being closed. The thread, while there is one, keeps this object.
+        self.close()
+
     def close_in_child(self) -> None:
-        """After a fork: the thread is not there."""
+        """After a fork: the thread is not there, and may have held the condition."""
+        self._closed, self._changed = True, threading.Condition()
         os.close(self._own)
         os.close(self._asker)
 

@@ -113,21 +113,39 @@ def fit(gathered: Gathered, max_tokens: int | None, counter: TokenCounter) -> Co
     must fit), summary, tasks, older history, knowledge, recalled messages.
     """
     pieces = list(_pieces(gathered))
-    count = _first_guess(pieces, _build(gathered, []), max_tokens, counter)
-    while True:
-        context = _build(gathered, pieces[:count])
-        tokens = counter.count(_render.prompt(context))
-        if max_tokens is None or tokens <= max_tokens:
-            break
-        if not count:
-            raise InvalidInput("max_tokens", f"must be at least {tokens} to hold preferences and the newest messages")
-        count -= 1
+    context, count = _fitted(gathered, pieces, max_tokens, counter)
     left: list[_Left] = [(piece.kind, item, "budget") for piece in pieces[count:] for item in piece.items]
     omitted = [
         Omitted(kind=kind, id=item.id, tokens=counter.count(_LINES[kind](item)), reason=reason)
         for kind, item, reason in (*gathered.omitted, *left)
     ]
-    return replace(context, tokens=tokens, omitted=omitted)
+    return replace(context, omitted=omitted)
+
+
+def _fitted(
+    gathered: Gathered, pieces: Sequence[_Piece], max_tokens: int | None, counter: TokenCounter
+) -> tuple[Context, int]:
+    """The context, counted, with the most pieces that the budget holds, and how many these are."""
+
+    def counted(count: int) -> Context:
+        context = _build(gathered, pieces[:count])
+        return replace(context, tokens=counter.count(_render.prompt(context)))
+
+    count = _first_guess(pieces, _build(gathered, []), max_tokens, counter)
+    context = counted(count)
+    if max_tokens is None:
+        return context, count
+    if context.tokens <= max_tokens:
+        # Lines cost less together than one by one: there may be room for more than was guessed.
+        while count < len(pieces) and (larger := counted(count + 1)).tokens <= max_tokens:
+            context, count = larger, count + 1
+    while context.tokens > max_tokens:
+        if not count:
+            least = context.tokens
+            raise InvalidInput("max_tokens", f"must be at least {least} to hold preferences and the newest messages")
+        count -= 1
+        context = counted(count)
+    return context, count
 
 
 def newest_within(groups: Sequence[list[Message]], max_tokens: int | None, counter: TokenCounter) -> list[Message]:

@@ -101,6 +101,10 @@ def _vector_row(model: str, numbers: Sequence[float], hash: str) -> dict[str, An
     }
 
 
+def _policy(on_conflict: Any) -> OnConflict | None:
+    return None if on_conflict is None else _checks.one_of("on_conflict", on_conflict, ON_CONFLICT)
+
+
 def default_key(value: str) -> str:
     """The key of a fact that was given none: the same text is the same fact."""
     return HASHED_KEY + hashlib.sha256(value.encode()).hexdigest()[:32]
@@ -116,6 +120,7 @@ class KnowledgeBase(Service):
     def add_all_prepared(self, prepared: Sequence[Prepared], on_conflict: OnConflict | None = None) -> list[int]:
         """As ``add_prepared`` for each in order; those that replace nothing go in many at a time."""
         self._check_enabled()
+        _policy(on_conflict)  # also where nothing is in its way
         now = self._now()
         completed = [self._completed(item, now) for item in prepared]
         self._check_messages(completed)
@@ -166,7 +171,7 @@ class KnowledgeBase(Service):
         return replace(prepared, values=values)
 
     def _add(self, prepared: Prepared, on_conflict: OnConflict | None) -> int:
-        policy = None if on_conflict is None else _checks.one_of("on_conflict", on_conflict, ON_CONFLICT)
+        policy = _policy(on_conflict)
         values, now = prepared.values, prepared.values["updated_at"]
         if values["valid_to"] is not None:
             return self._insert(prepared)  # closed: it stands beside the open one

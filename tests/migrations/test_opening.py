@@ -204,6 +204,7 @@ def _waiting(*arguments: str, count: int = 8) -> Iterator[list[subprocess.Popen[
                     stream.close()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("start", ["missing", "empty file", "older", "base"])
 def test_eight_processes_open_one_file_at_once(tmp_path: Path, start: str) -> None:
     file = tmp_path / "folder" / "memory.db"

@@ -122,6 +122,7 @@ def pair(path: str) -> Iterator[tuple[MemoryManager, MemoryManager]]:
         yield first, second
 
 
+@pytest.mark.long
 @settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(steps=st.lists(st.tuples(st.booleans(), STEPS), max_size=10))
 def test_what_is_kept_and_grown_equals_what_is_read_anew(

@@ -97,6 +97,7 @@ class Machine(RuleBasedStateMachine):
             self.create_session(owner, bound=True, title="")
             batch = [("user", "walrus", "", None), ("user", "tea heron", "", None), ("user", "казань", "", "r1")]
             self.add_messages_of(self._talk(-1), batch, bound=True)
+            self.learn_of(owner, "city", "казань", 0.5, -2, None, None, None, many=False)
 
     def _open(self) -> MemoryManager:
         # Nothing here is about syncs, which are most of a small write's time.
@@ -152,7 +153,7 @@ class Machine(RuleBasedStateMachine):
         elif what == "cleanup":
             self._clean_up(30 if number % 2 else 90)
         else:
-            self.model.now = self.clock.advance(hours={"hour": 1, "day": 24, "season": 24 * 60}[what])
+            self.model.now = self.clock.advance(hours={"hour": 1, "day": 24, "season": 24 * 30}[what])
 
     def _clean_up(self, days: int) -> None:
         old = [talk.id for talk in self.model.talks.values() if talk.used < self.model.now - timedelta(days=days)]
@@ -370,6 +371,27 @@ class Machine(RuleBasedStateMachine):
         policy: Any,
         many: bool,
     ) -> None:
+        self.learn_of(owner, key, value, confidence, days, until, expires, policy, many)
+
+    @precondition(lambda self: any(fact.is_open for fact in self.model.facts.values()))
+    @rule(number=NUMBERS, value=TEXTS, confidence=st.sampled_from([0.2, 0.9]), days=st.integers(-3, 0), policy=POLICIES)
+    def learn_otherwise(self, number: int, value: str, confidence: float, days: int, policy: Any) -> None:
+        held = [fact for fact in self.model.facts.values() if fact.is_open]
+        fact = held[number % len(held)]
+        self.learn_of(fact.owner, fact.key, value, confidence, days, None, None, policy, number % 2 == 0)
+
+    def learn_of(
+        self,
+        owner: str | None,
+        key: str,
+        value: str,
+        confidence: float,
+        days: int,
+        until: int | None,
+        expires: int | None,
+        policy: Any,
+        many: bool,
+    ) -> None:
         now, facade = self.model.now, self._facade(owner, bound=many)
         since = now + timedelta(days=days)
         new = Fact(
@@ -408,9 +430,9 @@ class Machine(RuleBasedStateMachine):
             assert id == held[0]
 
     @precondition(lambda self: self.model.facts)
-    @rule(number=NUMBERS, whole_key=st.booleans(), bound=st.booleans())
+    @rule(number=NUMBERS, whole_key=st.sampled_from([False, False, True]), bound=st.booleans())
     def forget(self, number: int, whole_key: bool, bound: bool) -> None:
-        fact = list(self.model.facts.values())[number % len(self.model.facts)]
+        fact = list(self.model.facts.values())[-1 - number % len(self.model.facts)]
         if not whole_key:
             assert self._facade(fact.owner, bound).delete_knowledge(fact.id) == 1
             self.model.unlearn([fact.id])
@@ -470,20 +492,22 @@ class Machine(RuleBasedStateMachine):
         assert messages <= {message.id for message in self.model.spoken(owner)}
 
     @precondition(lambda self: self.model.talks)
-    @rule(number=NUMBERS, query=st.none() | TEXTS, budget=st.none() | st.integers(0, 400), bound=st.booleans())
-    def build_context(self, number: int, query: str | None, budget: int | None, bound: bool) -> None:
+    @rule(number=NUMBERS, query=st.none() | TEXTS, less=st.integers(0, 200), bound=st.booleans())
+    def build_context(self, number: int, query: str | None, less: int, bound: bool) -> None:
         talk = self._talk(number)
         facade = self._facade(talk.owner, bound)
-        try:
-            context = facade.build_context(talk.id, query, max_tokens=budget)
-        except InvalidInput as error:
-            least = int(str(error).split("at least ")[1].split()[0])
-            assert budget is not None
-            assert budget < least, "refused a budget that is enough"
-            budget = least
-            context = facade.build_context(talk.id, query, max_tokens=budget)
-        assert budget is None or context.tokens <= budget
-        self._check_context(talk, context, complete=budget is None)
+        whole = facade.build_context(talk.id, query)
+        self._check_context(talk, whole, complete=True)
+        for budget in {whole.tokens, max(0, whole.tokens - 1), max(0, whole.tokens - less)}:
+            try:
+                context = facade.build_context(talk.id, query, max_tokens=budget)
+            except InvalidInput as error:
+                least = int(str(error).split("at least ")[1].split()[0])
+                assert budget < least <= whole.tokens, "refused a budget that is enough"
+                context = facade.build_context(talk.id, query, max_tokens=least)
+                budget = least
+            assert context.tokens <= budget
+            self._check_context(talk, context, complete=budget >= whole.tokens)
 
     def _check_context(self, talk: Talk, context: Any, *, complete: bool) -> None:
         ids = [message.id for message in context.history]

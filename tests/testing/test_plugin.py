@@ -246,7 +246,8 @@ def test_the_canary_works_on_every_engine(memory: MemoryManager) -> None:
     canary.lure("зелёный чай")
     canary.lure("no text: \x00")
     mine = memory.for_user(canary.user_id)
-    assert len(mine.search_messages("чай")) == len(mine.search_knowledge("чай")) == 1
+    assert mine.search_messages("чай")[0].content.startswith("зелёный чай")
+    assert len(mine.search_knowledge("чай")) == 1
     assert memory.for_user("alice").recall("чай") == []
     with pytest.raises(pytest.fail.Exception, match="is the canary's"):
         canary.inspect("call", mine.list_sessions())

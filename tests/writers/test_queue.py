@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import stat
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -239,18 +241,31 @@ def test_reading_makes_no_lock_file() -> None:
 
 
 def test_a_closed_memory_leaves_no_handle_and_no_thread() -> None:
-    def handles() -> list[str]:
-        return [link for fd in os.listdir("/proc/self/fd") if LOCK.name in (link := _target(fd))]
-
     with _opened() as memory, _opened() as other:
         session = memory.create_session("alice").id
         with memory.unit_of_work():
             waiting = _in_thread(lambda: _say(other, session, "x"))
             _until(lambda: other._database.queue is not None and other._database.queue._lock is not None)
         waiting.join(PATIENCE)
-        assert handles()
-    _until(lambda: not handles())
+        assert _handles(LOCK)
+    _until(lambda: not _handles(LOCK))
     _until(lambda: not [thread for thread in threading.enumerate() if thread.name == "mirai-memory-writer"])
+
+
+def test_a_memory_that_is_dropped_unclosed_leaves_no_handle() -> None:
+    memory = MemoryManager(DB)
+    _say(memory, memory.create_session("alice").id, "x")
+    assert _handles(LOCK)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # of the connection
+        del memory
+        _until(lambda: gc.collect() is not None and not _handles(LOCK))
+
+
+def _handles(path: Path) -> list[str]:
+    """Of this process, on this file."""
+    wanted = str(path.resolve())
+    return [fd for fd in os.listdir("/proc/self/fd") if _target(fd) == wanted]
 
 
 def _target(fd: str) -> str:
