@@ -22,6 +22,8 @@ from mirai_memory.errors import Busy
 
 _ENDING = ".writers.lock"
 _BEFORE_FORK = 2.0  # seconds that a fork waits for a write that is under way
+_BURST = 0.025  # seconds that a process keeps a lock which others wait for, over several writes
+_PAUSE = 0.004  # seconds between writes that belong together
 _LINGERING = 5.0  # seconds that the thread that waits for the kernel stays for the next wait
 
 
@@ -144,13 +146,20 @@ class _KernelLock:
     A wait that can end is made by a thread of its own, since the kernel's cannot: should the lock come when nobody
     waits any more, that thread gives it back. It has a handle of its own, so that the two never mistake each other's
     lock.
+
+    A process that writes again and again keeps a lock that it had to wait for over the writes of some milliseconds:
+    handed on after each, it would cost every process its cached pages, and all together four writes in ten.
     """
 
     def __init__(self, path: Path) -> None:
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._wanted = False  # somebody waits
-        self._granted = False
+        self._comes_back = False  # who waits has only just written
+        self._granted = False  # after a wait
+        self._kept_since: float | None = None  # granted, and between two writes
+        self._burst_ends = 0.0
+        self._given_back = 0.0
         self._closed = True  # until both handles are there
         self._own = open_lock_file(path)
         try:
@@ -161,10 +170,15 @@ class _KernelLock:
         self._closed = False
 
     def take(self, wait_s: float) -> bool:
+        with self._changed:
+            self._kept_since = None
+            if self._granted:
+                return True
         if try_lock(self._own):
             return True
         with self._changed:
             self._wanted = True
+            self._comes_back = time.monotonic() - self._given_back < _PAUSE
             if self._thread is None:
                 self._thread = threading.Thread(target=self._ask, name="mirai-memory-writer", daemon=True)
                 self._thread.start()
@@ -182,9 +196,26 @@ class _KernelLock:
                 if self._wanted:
                     self._wanted = False
                     self._granted = True
+                    self._burst_ends = time.monotonic() + (_BURST if self._comes_back else 0.0)
                     self._changed.notify_all()
+                    self._end_burst()
                 else:
                     unlock(self._asker)
+
+    def _end_burst(self) -> None:
+        """Give back the lock that nobody came back for."""
+        while self._granted:
+            # Woken by the clock, since to be woken after each write would cost more than the write's own waiting.
+            self._changed.wait(None if self._kept_since is None and time.monotonic() > self._burst_ends else _PAUSE)
+            now = time.monotonic()
+            if self._kept_since is not None and (now > self._burst_ends or now - self._kept_since > _PAUSE):
+                self._let_go()
+
+    def _let_go(self) -> None:
+        self._kept_since = None
+        self._granted = False
+        unlock(self._asker)
+        self._changed.notify_all()
 
     def _is_wanted(self) -> bool:
         """Wait a little for the next one to ask; False ends the thread."""
@@ -199,11 +230,14 @@ class _KernelLock:
             return False
 
     def give_back(self) -> None:
-        if self._granted:
-            self._granted = False
-            unlock(self._asker)
-        else:
-            unlock(self._own)
+        with self._changed:
+            self._given_back = time.monotonic()
+            if not self._granted:
+                unlock(self._own)
+            elif self._given_back < self._burst_ends:
+                self._kept_since = self._given_back
+            else:
+                self._let_go()
 
     def close(self) -> None:
         """Nobody waits any more; a thread that still waits for the kernel closes its handle itself."""
@@ -212,6 +246,8 @@ class _KernelLock:
                 return
             self._closed = True
             os.close(self._own)
+            if self._granted:
+                self._let_go()
             self._changed.notify_all()
             if self._thread is None:
                 os.close(self._asker)

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from mirai_memory import Busy, MemoryManager, Message, load_settings
+from mirai_memory.database import queue
 from mirai_memory.database.queue import WriterQueue
 
 DB = "memory.db"
@@ -178,6 +179,47 @@ def test_a_process_that_is_killed_gives_its_turn_to_the_next() -> None:
         waiting.join(PATIENCE)
         assert [message.content for message in memory.get_messages(session)] == ["next"]
         assert memory.list_sessions("holder") == []
+
+
+@contextmanager
+def _keeping(monkeypatch: pytest.MonkeyPatch, pause: float) -> Iterator[tuple[MemoryManager, MemoryManager, str]]:
+    """A memory that has kept the lock for its next write, after it had to wait for it; another one; a session."""
+    monkeypatch.setattr(queue, "_BURST", PATIENCE)
+    monkeypatch.setattr(queue, "_PAUSE", PATIENCE)
+    with _opened(busy_timeout_ms=10_000) as memory, _opened(busy_timeout_ms=10_000) as other:
+        session = memory.create_session("alice").id
+        waiting: threading.Thread | None = None
+        with other.unit_of_work():
+            waiting = _in_thread(lambda: _say(memory, session, "after the other"))
+            _until(lambda: _lock(memory)._wanted)
+            monkeypatch.setattr(queue, "_PAUSE", pause)
+        waiting.join(PATIENCE)
+        assert _lock(memory)._kept_since is not None
+        yield memory, other, session
+
+
+def _lock(memory: MemoryManager) -> Any:
+    assert memory._database.queue is not None
+    return memory._database.queue._lock
+
+
+def test_a_lock_that_is_kept_for_the_next_write_serves_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    with _keeping(monkeypatch, PATIENCE) as (memory, other, session):
+        _say(memory, session, "and again")  # other threads' too
+        assert _lock(memory)._kept_since is not None
+        late = _in_thread(lambda: _say(other, session, "as soon as the first is closed"))
+        _until(lambda: _lock(other) is not None and _lock(other)._wanted)
+        memory.close()
+        late.join(5)
+        assert [message.content for message in other.get_messages(session)][-1] == "as soon as the first is closed"
+
+
+def test_a_lock_that_nobody_comes_back_for_goes_on_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    with _keeping(monkeypatch, 1.0) as (memory, other, session):
+        _say(other, session, "at last")  # else Busy
+        assert _lock(memory)._kept_since is None
+        _say(memory, session, "and so on")
+        assert len(memory.get_messages(session)) == 3
 
 
 def test_a_failed_write_gives_its_turn_back() -> None:
