@@ -30,7 +30,7 @@ from mirai_memory.entities import (
     TaskStatus,
     UserPreferences,
 )
-from mirai_memory.health import Health, check_health
+from mirai_memory.health import Health
 from mirai_memory.logging import logger
 from mirai_memory.reranking import Reranker
 from mirai_memory.scoped import UserMemory
@@ -380,6 +380,8 @@ class MemoryManager(Facade):
 
         No check takes longer than ``timeout_s``. Raises InvalidInput for what is no number of seconds.
         """
+        from mirai_memory.health import check_health  # which most processes never ask for
+
         return check_health(manager=self, timeout_s=timeout_s)
 
     def get_stats(self) -> dict[str, Any]:

