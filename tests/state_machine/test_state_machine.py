@@ -3,8 +3,8 @@
 Two memories are open on one SQLite file, and each call goes through either, as the administrator or bound to an owner:
 what one writes the other must see, at once and whatever it has cached. After every call the two worlds are compared.
 
-The default run is short. ``MIRAI_TEST_EXAMPLES=4000 python -m pytest -n 0 tests/state_machine`` looks for longer; at
-about a second an example that is an hour, and without ``CI`` in the environment other calls are chosen each time.
+The default run is short. ``MIRAI_TEST_EXAMPLES=8000 python -m pytest -n 0 tests/state_machine`` looks for longer; at
+about half a second an example that is an hour, and without ``CI`` in the environment other calls are chosen each time.
 """
 
 from __future__ import annotations
