@@ -16,6 +16,7 @@ from mirai_memory import _checks
 from mirai_memory._chat import openai_messages
 from mirai_memory._time import Clock
 from mirai_memory.config import MemorySettings
+from mirai_memory.database import Database
 from mirai_memory.entities import (
     Context,
     JsonObject,
@@ -28,6 +29,7 @@ from mirai_memory.entities import (
     TaskStatus,
 )
 from mirai_memory.errors import InvalidInput
+from mirai_memory.forgetting import Erasure, Forgetter
 from mirai_memory.reranking import RERANKED, Reranker, reranked
 from mirai_memory.search import Query, QueryVector
 from mirai_memory.services import knowledge as facts
@@ -50,6 +52,7 @@ RECALL_KINDS: tuple[RecallKind, ...] = ("knowledge", "messages")
 class Tools:
     """What a façade works with; ``UserMemory`` has those of the ``MemoryManager`` that made it."""
 
+    database: Database
     store: Store
     settings: MemorySettings
     clock: Clock
@@ -64,6 +67,7 @@ class Facade:
     def __init__(self, tools: Tools, owner: str | None) -> None:
         self._tools = tools
         self._owner = owner
+        self._database = tools.database
         self._store = tools.store
         self._settings = tools.settings
         self._clock = tools.clock
@@ -77,12 +81,22 @@ class Facade:
     def _write(self, fn: Callable[[UnitOfWork], T], owner: str | None = None) -> T:
         return self._store.write(fn, owner=owner if owner is not None else self._owner)
 
+    def _forget(
+        self, owner: str, *, dry_run: bool, compact: bool, progress: Callable[[int, int], object] | None
+    ) -> Erasure:
+        forgetter = Forgetter(self._database, self._store, self._settings.long_term, self._clock)
+        return forgetter.plan(owner) if dry_run else forgetter.forget(owner, compact=compact, progress=progress)
+
     def _write_texts(self, fn: Callable[[UnitOfWork], T]) -> T:
         """Write what wants vectors, which are made in the background."""
         result = self._write(fn)
+        self._want_vectors()
+        return result
+
+    def _want_vectors(self) -> None:
+        """What was written may want vectors."""
         if self._vectorizer is not None:
             self._vectorizer.notify()
-        return result
 
     # Sessions
 
@@ -245,8 +259,7 @@ class Facade:
         """One transaction as a context manager: committed at its end, rolled back on an exception, never retried."""
         with self._store.transaction(self._owner, write=True) as uow:
             yield uow
-        if self._vectorizer is not None:
-            self._vectorizer.notify()
+        self._want_vectors()
 
     def build_context(self, session_id: str, query: str | None = None, *, max_tokens: int | None = None) -> Context:
         """What the model should have for the session's next turn, within ``max_tokens`` (None: no limit).

@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,8 +14,10 @@ from typing import Any
 from sqlalchemy import URL
 
 from mirai_memory import _checks, schema
-from mirai_memory._facade import RECALL_KINDS, Facade, RecallKind, Tools
+from mirai_memory._facade import RECALL_KINDS, RecallKind, Tools
 from mirai_memory._time import Clock, utc_now
+from mirai_memory._upkeep import Upkeep
+from mirai_memory.backups import DailyBackup, before_change
 from mirai_memory.config import MemorySettings, Settings, load_settings
 from mirai_memory.database import MEMORY, display, open_database, resolve_url
 from mirai_memory.database.engine import Database, Options
@@ -40,11 +43,10 @@ from mirai_memory.tokens import TokenCounter, default_counter
 from mirai_memory.unit_of_work import Store
 from mirai_memory.vectorizing import Vectorizer
 
-_CLEANUP_BATCH = 20  # sessions deleted in one transaction, so that other writers get their turn
 _MEGABYTE = 1_000_000
 
 
-class MemoryManager(Facade):
+class MemoryManager(Upkeep):
     """The memory of any number of owners, in one database.
 
     ``url`` is a path, ``":memory:"`` or a URL; None means the settings'. A missing SQLite file is made, an older one
@@ -75,10 +77,11 @@ class MemoryManager(Facade):
         place = resolve_url(url if memory.enabled else MEMORY, self._all_settings)
         self._database = open_database(place, _options(memory, read_only and memory.enabled))
         self._closed = False
+        now = clock or utc_now
         try:
-            schema.ensure_current(self._database)
+            schema.ensure_current(self._database, partial(before_change, settings=memory.long_term, clock=now))
             model = guarded.name if guarded else None
-            store = _open_store(self._database, memory, clock or utc_now, model, read_only)
+            store = _open_store(self._database, memory, now, model, read_only)
         except BaseException:
             self._database.dispose()
             raise
@@ -86,14 +89,17 @@ class MemoryManager(Facade):
         if guarded is not None:
             vectorizer = Vectorizer(store, guarded, memory.rag, _beside(place, ".embedding.lock"), read_only=read_only)
         tools = Tools(
+            database=self._database,
             store=store,
             settings=memory,
-            clock=clock or utc_now,
+            clock=now,
             counter=token_counter or default_counter(),
             vectorizer=vectorizer,
             reranker=reranker,
         )
         super().__init__(tools, None)
+        self._daily = DailyBackup(store, self._database, memory.long_term, now)
+        self._daily.begin_if_due()
 
     @property
     def settings(self) -> Settings:
@@ -126,6 +132,7 @@ class MemoryManager(Facade):
         if not self._closed:
             self._closed = True
             _forget_manager(self)
+            self._daily.finish()
             if self._vectorizer is not None:
                 self._vectorizer.close()
             self._store.close()
@@ -348,21 +355,6 @@ class MemoryManager(Facade):
         return self._recall(query, user_id, limit, kinds, explain)
 
     # Upkeep
-
-    def cleanup_old_sessions(self, days: float | None = None, *, dry_run: bool = False) -> int:
-        """Delete sessions unused for ``days`` (None: ``memory.long_term.retention_days``); how many.
-
-        In small transactions, so that other writers are not kept waiting. ``dry_run`` only counts.
-        """
-        span = _checks.period("days", days, self._settings.long_term.retention_days, "days")
-        before = _checks.before("days", self._clock(), span)
-        if dry_run:
-            return self._read(lambda uow: uow.sessions.count_inactive(before))
-        total = 0
-        while gone := self._write(lambda uow: uow.sessions.delete_inactive(before, limit=_CLEANUP_BATCH)):
-            total += gone
-        logger.info("cleanup: {} sessions deleted", total)
-        return total
 
     def reindex(self, *, keep_old: bool = False, progress: Callable[[int, int], object] | None = None) -> int:
         """Make the vectors that are missing or have failed; how many were made.

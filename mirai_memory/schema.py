@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +37,8 @@ _VERSIONS = Table(VERSION_TABLE, MetaData(), Column("version_num"))
 # Tables of the first version, which had neither migrations nor a version.
 _FIRST_VERSION = frozenset({"sessions", "messages", "user_preferences", "tasks", "knowledge"})
 _LOCK_WAIT = 120.0  # a migration of a large file takes this long on another process's turn
+# Called with the database and its revision (None: its tables are parked) before its tables are changed.
+BeforeChange = Callable[[Database, str | None], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +63,10 @@ def script_location() -> Path:
     raise SchemaError("the migration scripts are not installed; reinstall mirai-memory")
 
 
-def ensure_current(database: Database) -> None:
+def ensure_current(database: Database, before: BeforeChange | None = None) -> None:
     """Leave with the schema at head: SQLite is upgraded, PostgreSQL is refused with the command to run.
+
+    ``before`` is called first where tables that exist will be changed.
 
     Raises SchemaTooNew, SchemaOutOfDate, ForeignDatabase or Corrupt, with the database untouched.
     """
@@ -83,7 +87,7 @@ def ensure_current(database: Database) -> None:
         )
     if database.options.read_only:
         raise SchemaOutOfDate(f"the database is at revision {version or 'none'}; open it once for writing to upgrade")
-    _upgrade_sqlite(database, path)
+    _upgrade_sqlite(database, path, before)
     _use_wal(database)
 
 
@@ -116,7 +120,7 @@ def _check_place(path: Path, *, read_only: bool) -> None:
         raise StorageError(f"the folder {path.parent} cannot be made: {error.strerror}") from error
 
 
-def _upgrade_sqlite(database: Database, path: Path | None) -> None:
+def _upgrade_sqlite(database: Database, path: Path | None, before: BeforeChange | None) -> None:
     if path is None:
         assert database.turn is not None
         with database.turn, database.writer.connect() as connection:
@@ -125,7 +129,10 @@ def _upgrade_sqlite(database: Database, path: Path | None) -> None:
     with _locked(path):
         _create_private(path)
         # Another process may have migrated the file while this one waited for the lock.
-        if _read_version(database) != HEAD_REVISION:
+        version = _read_version(database)
+        if version != HEAD_REVISION:
+            if before is not None:
+                before(database, version)
             _run("upgrade", "head", url=database.url)
 
 
@@ -207,17 +214,37 @@ def _known_version(versions: Any) -> str | None:
 # The commands, as the command line and the tests call them.
 
 
-def upgrade(url: str | os.PathLike[str] | URL, *, revision: str = "head", schema: str = DEFAULT_SCHEMA) -> None:
-    """Bring a database to ``revision``; a new SQLite file is made. Safe to run in several processes at once."""
-    _change("upgrade", url, revision, schema)
+def upgrade(
+    url: str | os.PathLike[str] | URL,
+    *,
+    revision: str = "head",
+    schema: str = DEFAULT_SCHEMA,
+    before: BeforeChange | None = None,
+) -> None:
+    """Bring a database to ``revision``; a new SQLite file is made. Safe to run in several processes at once.
+
+    ``before`` is called first with a SQLite database that will be changed.
+    """
+    _change("upgrade", url, revision, schema, before)
 
 
-def downgrade(url: str | os.PathLike[str] | URL, *, revision: str, schema: str = DEFAULT_SCHEMA) -> None:
-    """Take a database back to ``revision`` ("0001", "-1", "base"); rows are kept for the next upgrade."""
-    _change("downgrade", url, revision, schema)
+def downgrade(
+    url: str | os.PathLike[str] | URL,
+    *,
+    revision: str,
+    schema: str = DEFAULT_SCHEMA,
+    before: BeforeChange | None = None,
+) -> None:
+    """Take a database back to ``revision`` ("0001", "-1", "base"); rows are kept for the next upgrade.
+
+    ``before`` is called first with a SQLite database that will be changed.
+    """
+    _change("downgrade", url, revision, schema, before)
 
 
-def _change(command: str, url: str | os.PathLike[str] | URL, revision: str, schema: str) -> None:
+def _change(
+    command: str, url: str | os.PathLike[str] | URL, revision: str, schema: str, before: BeforeChange | None
+) -> None:
     target = resolve_url(url)
     path = sqlite_path(target)
     database = open_database(target, Options(schema=schema))
@@ -231,6 +258,9 @@ def _change(command: str, url: str | os.PathLike[str] | URL, revision: str, sche
             _read_version(database)  # refuse before the lock file is made
         with _locked(path):
             _create_private(path)
+            version = _read_version(database)
+            if before is not None and not (command == "upgrade" and version == HEAD_REVISION):
+                before(database, version)
             _run(command, revision, url=target)
     finally:
         database.dispose()

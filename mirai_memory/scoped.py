@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, BinaryIO
 
 from mirai_memory import _checks
 from mirai_memory._facade import RECALL_KINDS, Facade, RecallKind, Tools
+from mirai_memory.database.urls import sqlite_path
 from mirai_memory.entities import (
     JsonObject,
     Knowledge,
@@ -18,7 +20,10 @@ from mirai_memory.entities import (
     TaskStatus,
     UserPreferences,
 )
+from mirai_memory.forgetting import Erasure
 from mirai_memory.services import preferences as likes
+from mirai_memory.transfer import UserExport, UserImport
+from mirai_memory.transfer import run as transfer
 
 
 class UserMemory(Facade):
@@ -182,3 +187,39 @@ class UserMemory(Facade):
     ) -> list[Knowledge | Message]:
         """What the memory holds on the query: messages, own and shared facts in one list, best first."""
         return self._recall(query, self._user_id, limit, kinds, explain)
+
+    def forget_user(
+        self, *, dry_run: bool = False, compact: bool = True, progress: Callable[[int, int], object] | None = None
+    ) -> Erasure:
+        """Delete everything of the owner, so that no byte of it is left in the database's files; as MemoryManager."""
+        return self._forget(self._user_id, dry_run=dry_run, compact=compact, progress=progress)
+
+    def export_user(
+        self, target: str | os.PathLike[str] | BinaryIO, *, progress: Callable[[int, int], object] | None = None
+    ) -> UserExport:
+        """Write all of the owner's own to a new file, or to one that is open in binary mode; as in MemoryManager."""
+        return transfer.export_user(self._store, self._clock(), self._user_id, target, progress=progress)
+
+    def import_user(
+        self,
+        source: str | os.PathLike[str] | BinaryIO,
+        *,
+        dry_run: bool = False,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> UserImport:
+        """Take in a file of ``export_user`` that is the owner's; as in MemoryManager, but never what was erased.
+
+        Sessions that are not here get new ids: that one is taken would tell of another owner's.
+        """
+        done = transfer.import_user(
+            self._store,
+            self._settings,
+            source,
+            database=sqlite_path(self._database.url),
+            owner=self._user_id,
+            include_erased=False,
+            dry_run=dry_run,
+            progress=progress,
+        )
+        self._want_vectors()
+        return done

@@ -14,22 +14,27 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 from mirai_memory._time import Clock
 from mirai_memory.config import MemorySettings
 from mirai_memory.database import Database, Db
 from mirai_memory.database.engine import driver_error
+from mirai_memory.database.urls import sqlite_path
 from mirai_memory.errors import InvalidInput, MiraiMemoryError, ReadOnly, StorageError
 from mirai_memory.logging import logger
 from mirai_memory.search import SearchIndex
 from mirai_memory.services.base import Work
 from mirai_memory.services.context import Contexts
 from mirai_memory.services.embeddings import Embeddings
+from mirai_memory.services.exports import Exports
+from mirai_memory.services.imports import Imports
 from mirai_memory.services.knowledge import KnowledgeBase
 from mirai_memory.services.maintenance import Maintenance
 from mirai_memory.services.messages import Messages
 from mirai_memory.services.preferences import Preferences
+from mirai_memory.services.retention import Retention
 from mirai_memory.services.sessions import Sessions
 from mirai_memory.services.tasks import Tasks
 
@@ -78,6 +83,16 @@ class UnitOfWork:
         return Contexts(self._work)
 
     @property
+    def exports(self) -> Exports:
+        """Everything of one owner, read."""
+        return Exports(self._work)
+
+    @property
+    def imports(self) -> Imports:
+        """Everything of one owner, taken in."""
+        return Imports(self._work)
+
+    @property
     def vectors(self) -> Embeddings:
         """Vectors that are wanted and stored, over all owners."""
         self._refuse_owner("vectors")
@@ -88,6 +103,12 @@ class UnitOfWork:
         """Counting and upkeep, over all owners."""
         self._refuse_owner("maintenance")
         return Maintenance(self._work)
+
+    @property
+    def retention(self) -> Retention:
+        """What is kept no longer, over all owners."""
+        self._refuse_owner("retention")
+        return Retention(self._work)
 
     @property
     def db(self) -> Db:
@@ -147,6 +168,24 @@ class Store:
             # Full jitter: writers that collided must not meet again at the same moment.
             time.sleep(random.uniform(0, _FIRST_PAUSE * 2**attempt))
             attempt += 1
+
+    def drop_cached(self) -> None:
+        """Keep nothing in memory of what searches have read; the next ones read it anew."""
+        self._index.drop_cached()
+
+    def outside(self, fn: Callable[[Db], T]) -> T:
+        """What ``fn`` returns, which is given a connection without a transaction. Writers wait until it is done."""
+        if self._database.options.read_only:
+            raise ReadOnly("this memory was opened read-only")
+        with self._alone():
+            try:
+                with self._database.outside() as db:
+                    return fn(db)
+            except Exception as error:
+                translated = self._database.translated(error)
+                if translated is error:
+                    raise
+                raise translated from driver_error(error)
 
     @contextmanager
     def transaction(self, owner: str | None = None, *, write: bool) -> Iterator[UnitOfWork]:
@@ -218,6 +257,11 @@ class Store:
             own = self._own()
             self._idle.wait_for(lambda: self._running <= own)
 
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether a fork or ``close`` waits for what runs; work that can be done another time had better end."""
+        return self._forking or self._closed
+
     def _own(self) -> int:
         """How many units of work are this thread's."""
         return 1 if getattr(self._inside, "open", False) else 0
@@ -242,6 +286,13 @@ class Store:
         self._running = self._own()
         self._forking = False
         self._database.after_fork_in_child()
+
+
+def is_open(path: Path) -> bool:
+    """Whether a memory of this process has the file open: opened by anybody else, and closed again, it would lose the
+    locks that the process has on it."""
+    databases = [sqlite_path(store._database.url) for store in list(_stores) if not store._closed]
+    return path.exists() and any(own is not None and own.exists() and path.samefile(own) for own in databases)
 
 
 _stores: weakref.WeakSet[Store] = weakref.WeakSet()

@@ -29,7 +29,9 @@ TEST_PG_URL = os.environ.get("MIRAI_TEST_PG_URL")  # read now: no test sees MIRA
 # The model that a developer's installation has is slow, and no test is about it that does not say so. Set for fixtures
 # of a whole module too, which are made before any test has its surroundings.
 NO_EMBEDDER = ("MIRAI_MEMORY__RAG__EMBEDDER", "none")
-os.environ.update([NO_EMBEDDER])
+# Rows that a frozen clock has dated are old for the clock of the next opening, which would then make a daily backup.
+NO_BACKUPS = ("MIRAI_MEMORY__LONG_TERM__BACKUP_ENABLED", "false")
+os.environ.update([NO_EMBEDDER, NO_BACKUPS])
 SERVER_SCRIPT = Path(__file__).with_name("embedded_server.py")
 
 # The only reasons for which CI lets a test be skipped. A package that is missing is not among them.
@@ -77,6 +79,7 @@ def _bare_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         if name.upper().startswith("MIRAI_"):
             monkeypatch.delenv(name)
     monkeypatch.setenv(*NO_EMBEDDER)
+    monkeypatch.setenv(*NO_BACKUPS)
     monkeypatch.chdir(tmp_path)
 
 

@@ -242,6 +242,7 @@ SPANS: dict[str, Call] = {
     "get_active_sessions": lambda m, h, v: m.get_active_sessions(v),
     "cleanup_old_sessions": lambda m, h, v: m.cleanup_old_sessions(v),
     "cleanup_old_sessions dry": lambda m, h, v: m.cleanup_old_sessions(v, dry_run=True),
+    "cleanup": lambda m, h, v: m.cleanup(v),
 }
 LIMITS: dict[str, Call] = {
     "list_sessions": lambda m, h, v: m.list_sessions(limit=v),

@@ -606,6 +606,25 @@ def _retention(value: Any, _url: str) -> Any:
     return _opened("memory.long_term.retention_days", value, ask, ":memory:")
 
 
+def _backups(leaf: str) -> Callable[[Any, str], Any]:
+    """In which folder backups lie, and of which days, once a memory was opened on four of them."""
+
+    def ask(value: Any, _url: str) -> Any:
+        long_term = {"backup_enabled": True, leaf: value}
+        settings, clock = load_settings(memory={"long_term": long_term}), FrozenClock()
+        place = Path("kept").absolute()
+        for _ in range(4):
+            with MemoryManager(place / "x.db", settings=settings, clock=clock) as memory:
+                memory.create_session("alice")
+            clock.advance(days=1)
+        found = sorted((path.parent.name, path.name.split("-")[1][:8]) for path in Path.cwd().rglob("x-*-daily-*.db"))
+        for folder in {path.parent for path in Path.cwd().rglob("x*.db")}:
+            shutil.rmtree(folder, ignore_errors=True)
+        return found
+
+    return ask
+
+
 def _conflict(value: Any, _url: str) -> Any:
     def ask(memory: MemoryManager) -> Any:
         memory.add_knowledge(Knowledge(key="k", value="old"))
@@ -755,6 +774,9 @@ LEAVES: Mapping[str, tuple[Any, Any, Callable[[Any, str], Any]]] = {
     "memory.short_term.max_messages": (2, 3, _window),
     "memory.short_term.ttl_hours": (1, 3, _active),
     "memory.long_term.retention_days": (1, 3, _retention),
+    "memory.long_term.backup_enabled": (True, False, _backups("backup_enabled")),
+    "memory.long_term.backup_dir": ("a", "b", _backups("backup_dir")),
+    "memory.long_term.backup_keep": (1, 2, _backups("backup_keep")),
     "memory.enabled": (True, False, lambda value, _url: _opened("memory.enabled", value, lambda m: m.url, "x.db")),
     "memory.long_term.enabled": (True, False, _facts),
     "memory.user_preferences.enabled": (True, False, _likes("memory.user_preferences.enabled")),
@@ -796,9 +818,6 @@ WIRED_LATER = frozenset(
     {
         "memory.statement_timeout_ms",
         "memory.short_term.auto_summarize",
-        "memory.long_term.backup_enabled",
-        "memory.long_term.backup_dir",
-        "memory.long_term.backup_keep",
         "memory.rag.vector_store",
         "models.chat.model",
         "models.chat.base_url",

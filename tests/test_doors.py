@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from functools import cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -823,6 +825,16 @@ def test_a_killed_writer_loses_and_doubles_nothing(sqlite_url: str) -> None:
 # --- nothing of the driver's crosses the façade -----------------------------------------------------------------------
 
 
+@cache
+def _an_export() -> bytes:
+    """All of an owner who has a fact."""
+    with MemoryManager(":memory:") as memory:
+        memory.add_knowledge(Knowledge(user_id="alice", value="words"))
+        file = BytesIO()
+        memory.export_user("alice", file)
+        return file.getvalue()
+
+
 def _calls(session_id: str) -> dict[str, Callable[[MemoryManager], Any]]:
     """One call of every public method that reaches the database."""
     return {
@@ -866,12 +878,21 @@ def _calls(session_id: str) -> dict[str, Callable[[MemoryManager], Any]]:
         "run": lambda m: m.run(lambda uow: uow.sessions.create("alice")),
         "unit_of_work": lambda m: m.unit_of_work().__enter__().sessions.create("alice"),
         "cleanup_old_sessions": lambda m: m.cleanup_old_sessions(0),
+        "cleanup": lambda m: m.cleanup(0),
+        "export_user": lambda m: m.export_user("alice", BytesIO()),
+        "import_user": lambda m: m.import_user(BytesIO(_an_export())),
+        "forget_user": lambda m: m.forget_user("alice"),
+        "verify": lambda m: m.verify(),
+        "repair": lambda m: m.repair(),
         "get_stats": lambda m: m.get_stats(),
     }
 
 
-# Without an embedder, reindex has nothing to do; health answers whatever is wrong. Both have tests of their own.
-NO_DATABASE = {"settings", "url", "close", "for_user", "embedding_model", "reindex", "health"}
+# Without an embedder, reindex has nothing to do; health answers whatever is wrong; backups are of SQLite files only;
+# files are searched for traces. All have tests of their own.
+NO_DATABASE = {"settings", "url", "close", "for_user", "embedding_model", "reindex", "health"} | {
+    *("backup", "restore_backup", "drill_backup", "verify_forgotten"),
+}
 
 
 def _public_methods() -> set[str]:

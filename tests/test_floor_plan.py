@@ -14,7 +14,8 @@ PACKAGE = Path(mirai_memory.__file__).parent
 LOBBY = "mirai_memory"  # the public names, made from every floor: only callers of the façade come in here
 
 FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"entities", "errors", "_ids", "_time", "_locks", "_process", "_checks", "_chat", "_render", "_version"}),
+    frozenset({"entities", "errors", "_ids", "_time", "_locks", "_process", "_checks", "_chat", "_render", "_version"})
+    | {"erasures", "_byte_search"},
     frozenset({"config", "_yaml", "_unclear", "logging", "embeddings", "summaries", "tokens"})
     | {"_log_files", "_log_lines", "_log_summary", "_redaction", "model_calls", "reranking"}
     | {"_api_keys", "_dotenv", "_settings_faults", "_settings_layers", "_settings_template", "_settings_tree"},
@@ -23,7 +24,23 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"search"}),
     frozenset({"services"}),
     frozenset({"unit_of_work"}),
-    frozenset({"manager", "scoped", "aio", "health", "vectorizing", "_facade"}),
+    frozenset(
+        {
+            "manager",
+            "scoped",
+            "aio",
+            "health",
+            "vectorizing",
+            "_facade",
+            "_upkeep",
+            "forgetting",
+            "traces",
+            "verification",
+            "retention",
+            "transfer",
+        }
+    )
+    | {"backups"},
     frozenset({"cli", "adapters", "testing", "inspector", "evaluation", "importers", "demo", "__main__"}),
 )
 TOP = len(FLOORS) - 1

@@ -5,10 +5,13 @@ The methods are taken from the classes: one that no attempt below covers fails t
 
 from __future__ import annotations
 
+import hashlib
 import inspect
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from io import BytesIO
 from typing import Any
 
 import pytest
@@ -24,11 +27,14 @@ from mirai_memory import (
     UserMemory,
     UserPreferences,
 )
+from mirai_memory.config import MemorySettings
 from mirai_memory.models import Base
 from mirai_memory.search.postings import SCOPES, WORDS
 from mirai_memory.services import knowledge as facts
 from mirai_memory.services import message_values as entries
+from mirai_memory.services.incoming import Record
 from mirai_memory.testing.clock import FrozenClock
+from mirai_memory.transfer.reading import Reader
 
 SECRET = "walrus"
 BOB = f"bob-{SECRET}"
@@ -152,6 +158,36 @@ def _shown(context: Any) -> str:
     return repr(replace(context, session=None))
 
 
+def _exported(alice: UserMemory) -> bytes:
+    file = BytesIO()
+    alice.export_user(file)
+    return file.getvalue()
+
+
+def _file(owner: str, ids: Ids) -> BytesIO:
+    """An export of the owner whose rows are called as those of somebody are."""
+    now = NOW.isoformat()
+    session = {"id": ids.session, "external_id": ids.external, "created_at": now, "last_active": now}
+    message = {"session": ids.session, "position": 1, "role": "user", "content": "x", "timestamp": now}
+    task = {"session": ids.session, "description": "x", "status": "pending", "created_at": now}
+    fact = {"id": ids.fact, "key": ids.key, "value": "x", "created_at": now, "updated_at": now, "valid_from": now}
+    lines = [
+        {"type": "header", "format": "mirai-memory", "version": 1, "user_id": owner, "exported_at": now},
+        {"type": "session", **session, "next_position": 2},
+        {"type": "message", **message, "client_id": ids.client},
+        {"type": "task", **task, "client_id": ids.client},
+        {"type": "fact", **fact, "message": {"session": ids.session, "position": 1}},
+    ]
+    written = "".join(f"{json.dumps(line)}\n" for line in lines)
+    counts = {"preferences": 0, "sessions": 1, "messages": 1, "tasks": 1, "facts": 1}
+    end = {"type": "end", **counts, "sha256": hashlib.sha256(written.encode()).hexdigest()}
+    return BytesIO(f"{written}{json.dumps(end)}\n".encode())
+
+
+def _records(ids: Ids) -> list[Record]:
+    return list(Reader(_file("alice", ids), MemorySettings()).records())
+
+
 def _iterated(uow_attempt: Callable[[UnitOfWork], Any]) -> Callable[[UserMemory], Any]:
     def work(alice: UserMemory) -> Any:
         with alice.unit_of_work() as uow:
@@ -271,6 +307,13 @@ ATTEMPTS: dict[str, tuple[Attempt, ...]] = {
         lambda a, i: a.build_context(i.session, SECRET, max_tokens=1),
         lambda a, i: _shown(a.build_context(a.ensure_session("own").id, f"{SECRET} common mine")),
     ),
+    "export_user": (lambda a, i: _exported(a),),
+    "forget_user": (lambda a, i: a.forget_user() and a.forget_user().rows,),
+    "import_user": (
+        lambda a, i: a.import_user(_file(i.owner, i)),
+        lambda a, i: a.import_user(_file("alice", i)),
+        lambda a, i: a.import_user(_file("alice", i), dry_run=True) and a.import_user(_file("alice", i)),
+    ),
     "run": (lambda a, i: a.run(lambda uow: uow.messages.page(i.session, limit=9)),),
     "unit_of_work": (lambda a, i: _iterated(lambda uow: uow.messages.page(i.session, limit=9))(a),),
 }
@@ -291,8 +334,6 @@ UOW_ATTEMPTS: dict[str, tuple[UowAttempt, ...]] = {
     "sessions.page": (lambda u, i: u.sessions.page(limit=99), lambda u, i: u.sessions.page(limit=99, after=i.session)),
     "sessions.clear": (lambda u, i: u.sessions.clear(i.session),),
     "sessions.delete": (lambda u, i: u.sessions.delete(i.session),),
-    "sessions.count_inactive": (lambda u, i: u.sessions.count_inactive(NOW + timedelta(days=1)),),
-    "sessions.delete_inactive": (lambda u, i: u.sessions.delete_inactive(NOW + timedelta(days=1), limit=99),),
     "messages.add": (lambda u, i: u.messages.add(_said(i)),),
     "messages.add_many": (lambda u, i: u.messages.add_many([_said(i, client_id=i.client)]),),
     "messages.add_prepared": (
@@ -352,6 +393,16 @@ UOW_ATTEMPTS: dict[str, tuple[UowAttempt, ...]] = {
         lambda u, i: u.knowledge.delete(key=i.key, user_id=i.owner),
         lambda u, i: u.knowledge.delete(key="shared"),
     ),
+    "exports.counts": (lambda u, i: u.exports.counts(i.owner), lambda u, i: u.exports.counts()),
+    "exports.preferences": (lambda u, i: u.exports.preferences(i.owner), lambda u, i: u.exports.preferences()),
+    "exports.sessions": (lambda u, i: list(u.exports.sessions(i.owner)), lambda u, i: list(u.exports.sessions())),
+    "exports.messages": (lambda u, i: list(u.exports.messages(i.session)),),
+    "exports.tasks": (lambda u, i: list(u.exports.tasks(i.owner)), lambda u, i: list(u.exports.tasks())),
+    "exports.facts": (lambda u, i: list(u.exports.facts(i.owner)), lambda u, i: list(u.exports.facts())),
+    "imports.store": (
+        lambda u, i: u.imports.store(i.owner, iter([]), lambda: iter([]), lambda moment: False),
+        lambda u, i: u.imports.store("alice", iter(_records(i)), lambda: iter([]), lambda moment: False),
+    ),
     "contexts.gather": (
         lambda u, i: u.contexts.gather(i.session, None),
         lambda u, i: u.contexts.gather(i.session, SECRET),
@@ -360,8 +411,15 @@ UOW_ATTEMPTS: dict[str, tuple[UowAttempt, ...]] = {
     "contexts.subject": (lambda u, i: u.contexts.subject(i.session, None),),
     # These know no owner: one owner's unit of work must not offer them, or must not let them look.
     "maintenance.counts": (lambda u, i: u.maintenance.counts() == {},),  # and see the test below
+    "maintenance.erasing": (lambda u, i: u.maintenance.erasing.erase(i.owner, rows=9),),
+    "maintenance.mending": (lambda u, i: u.maintenance.mending.mend_postings("message"),),
+    "maintenance.merge_index": (lambda u, i: u.maintenance.merge_index("message", begin=True),),
+    "maintenance.verification": (lambda u, i: u.maintenance.verification.owners(),),
     "maintenance.index_is_current": (lambda u, i: u.maintenance.index_is_current(),),
     "maintenance.rebuild_index": (lambda u, i: u.maintenance.rebuild_index(),),
+    "retention.due": (lambda u, i: u.retention.due(NOW + timedelta(days=1)),),
+    "retention.sweep_sessions": (lambda u, i: u.retention.sweep_sessions(NOW + timedelta(days=1), rows=99),),
+    "retention.sweep_facts": (lambda u, i: u.retention.sweep_facts(rows=99),),
     "vectors.count": (lambda u, i: u.vectors.count("ready"),),
     "vectors.give_up": (lambda u, i: u.vectors.give_up([]),),
     "vectors.known": (lambda u, i: u.vectors.known("model", ["hash"], 3),),

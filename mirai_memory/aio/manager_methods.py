@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from mirai_memory._facade import RECALL_KINDS, RecallKind
-from mirai_memory.aio.facade import AsyncFacade
+from mirai_memory.aio.upkeep_methods import UpkeepMethods
 from mirai_memory.entities import (
     JsonObject,
     Knowledge,
@@ -18,13 +18,12 @@ from mirai_memory.entities import (
     TaskStatus,
     UserPreferences,
 )
-from mirai_memory.manager import MemoryManager
 
 if TYPE_CHECKING:
     from mirai_memory.health import Health
 
 
-class ManagerMethods(AsyncFacade[MemoryManager]):
+class ManagerMethods(UpkeepMethods):
     """Those whose arguments may name an owner, and upkeep."""
 
     # Made by tests/aio/test_methods.py --write
@@ -227,13 +226,6 @@ class ManagerMethods(AsyncFacade[MemoryManager]):
         return await self._slow(
             lambda memory: memory.recall(query, user_id=user_id, limit=limit, kinds=kinds, explain=explain)
         )
-
-    async def cleanup_old_sessions(self, days: float | None = None, *, dry_run: bool = False) -> int:
-        """Delete sessions unused for ``days`` (None: ``memory.long_term.retention_days``); how many.
-
-        In small transactions, so that other writers are not kept waiting. ``dry_run`` only counts.
-        """
-        return await self._slow(lambda memory: memory.cleanup_old_sessions(days, dry_run=dry_run))
 
     async def health(self, *, timeout_s: float = 10.0) -> Health:
         """How the memory is, and all it stands on: what is wrong is told, never raised, and nothing is changed.

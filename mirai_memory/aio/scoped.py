@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, BinaryIO
 
 from mirai_memory._facade import RECALL_KINDS, RecallKind
 from mirai_memory.aio import pages
@@ -20,7 +21,9 @@ from mirai_memory.entities import (
     TaskStatus,
     UserPreferences,
 )
+from mirai_memory.forgetting import Erasure
 from mirai_memory.scoped import UserMemory
+from mirai_memory.transfer import UserExport, UserImport
 
 
 class AsyncUserMemory(AsyncFacade[UserMemory]):
@@ -221,3 +224,28 @@ class AsyncUserMemory(AsyncFacade[UserMemory]):
     ) -> list[Knowledge | Message]:
         """What the memory holds on the query: messages, own and shared facts in one list, best first."""
         return await self._slow(lambda memory: memory.recall(query, limit=limit, kinds=kinds, explain=explain))
+
+    async def forget_user(
+        self, *, dry_run: bool = False, compact: bool = True, progress: Callable[[int, int], object] | None = None
+    ) -> Erasure:
+        """Delete everything of the owner, so that no byte of it is left in the database's files; as MemoryManager."""
+        return await self._slow(lambda memory: memory.forget_user(dry_run=dry_run, compact=compact, progress=progress))
+
+    async def export_user(
+        self, target: str | os.PathLike[str] | BinaryIO, *, progress: Callable[[int, int], object] | None = None
+    ) -> UserExport:
+        """Write all of the owner's own to a new file, or to one that is open in binary mode; as in MemoryManager."""
+        return await self._slow(lambda memory: memory.export_user(target, progress=progress))
+
+    async def import_user(
+        self,
+        source: str | os.PathLike[str] | BinaryIO,
+        *,
+        dry_run: bool = False,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> UserImport:
+        """Take in a file of ``export_user`` that is the owner's; as in MemoryManager, but never what was erased.
+
+        Sessions that are not here get new ids: that one is taken would tell of another owner's.
+        """
+        return await self._slow(lambda memory: memory.import_user(source, dry_run=dry_run, progress=progress))

@@ -9,10 +9,14 @@ import typer
 from mirai_memory._version import __version__
 from mirai_memory.cli import (
     PROGRAM,
+    backups,
+    cleaning,
     config,
     context,
     db,
     demo,
+    exporting,
+    forgetting,
     health,
     importing,
     knowledge,
@@ -22,6 +26,7 @@ from mirai_memory.cli import (
     remembering,
     searching,
     tasks,
+    verifying,
 )
 from mirai_memory.cli.failures import Group
 from mirai_memory.cli.options import examples
@@ -55,6 +60,7 @@ def root(
 
 app.command("demo", epilog=examples("demo"))(demo.demo)
 app.command("import", epilog=examples("import chat.jsonl --user alice"))(importing.import_)
+app.command("export", epilog=examples("export alice alice.jsonl", "export alice.jsonl --user alice"))(exporting.export)
 app.command("remember", epilog=examples("remember 'Alice lives in Perm' --key city --user alice"))(remembering.remember)
 app.command("recall", epilog=examples("recall 'where does she live' --user alice"))(reading.recall)
 app.command("context", epilog=examples("context --max-tokens 2000", "context --shape openai"))(context.context)
@@ -65,7 +71,14 @@ app.command("eval", epilog=examples("eval questions.jsonl --user alice --against
     searching.eval_
 )
 app.command("reindex", epilog=examples("reindex"))(searching.reindex)
+app.command("cleanup", epilog=examples("cleanup --dry-run", "cleanup --days 90 --yes"))(cleaning.cleanup)
 app.command("health", epilog=examples("health --db data/mirai_memory.db", "health --json"))(health.health)
+app.command("verify", epilog=examples("verify", "verify --json"))(verifying.verify)
+app.command("repair", epilog=examples("repair --yes"))(verifying.repair)
+app.command("forget", epilog=examples("forget --user alice --dry-run", "forget --user alice --yes"))(forgetting.forget)
+app.command("backup", epilog=examples("backup", "backup copy.db --overwrite"))(backups.backup)
+app.command("restore", epilog=examples("restore copy.db --db data/mirai_memory.db"))(backups.restore)
+app.command("drill", epilog=examples("drill", "drill copy.db --json"))(backups.drill)
 app.add_typer(knowledge.app, name="knowledge")
 app.add_typer(preferences.app, name="prefs")
 app.add_typer(tasks.app, name="tasks")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,6 +32,15 @@ def _target(db: str | None, config: Path | None) -> Iterator[dict[str, Any]]:
         yield {"url": url, "schema": settings.memory.schema_}
 
 
+def _backup_first(config: Path | None) -> Any:
+    """What makes a backup before the tables are changed, where the settings want one."""
+    from mirai_memory import load_settings
+    from mirai_memory._time import utc_now
+    from mirai_memory.backups import before_change
+
+    return partial(before_change, settings=load_settings(config).memory.long_term, clock=utc_now)
+
+
 @app.command(epilog=examples("db upgrade --db memory.db"))
 def upgrade(
     revision: Annotated[str, typer.Argument(help="Where to.")] = "head",
@@ -42,7 +52,7 @@ def upgrade(
     from mirai_memory import schema
 
     with _target(db, config) as target:
-        schema.upgrade(**target, revision=revision)
+        schema.upgrade(**target, revision=revision, before=_backup_first(config))
         say(f"the database is at revision {schema.current(**target) or 'none'}")
 
 
@@ -71,7 +81,7 @@ def downgrade(
         if steps[-1].id == schema.history()[0].id:
             say("its rows stay parked inside the database: no command finds them until an upgrade takes them back")
         go_ahead_or_exit(yes)
-        schema.downgrade(**target, revision=revision)
+        schema.downgrade(**target, revision=revision, before=_backup_first(config))
         say(f"the database is at revision {schema.current(**target) or 'none'}")
 
 

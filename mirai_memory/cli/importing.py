@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _EVERY = 5.0  # seconds between two lines of progress where there is no terminal
 
-Format = Literal["first-version", "openai-agents", "langchain", "chatgpt", "claude", "locomo", "openai"]
+Format = Literal["first-version", "openai-agents", "langchain", "mirai-memory", "chatgpt", "claude", "locomo", "openai"]
 
 
 def _zone(name: str | None) -> tzinfo | None:
@@ -57,6 +57,9 @@ def import_(
 
     first-version: the database of the first version. It names the owners, which are kept; --user takes one of them
     alone, without the facts shared by all.
+
+    mirai-memory: a file of the command export. It is stored whole or not at all, for the owner that it names; --user
+    refuses it if that is another one.
 
     A conversation is stored whole or not at all; what could not be read is listed, and the exit code is then 1.
     """
@@ -111,7 +114,9 @@ def _import_all(
     options: dict[str, Any],
 ) -> ImportReport:
     """``only`` is the owner that was asked for, ``user`` the one of files that name none."""
-    from mirai_memory.importers import FORMATS, ImportReport, detect_format, import_file
+    from mirai_memory.importers import FORMATS, ImportFault, ImportReport, detect_format, import_file
+    from mirai_memory.importers.own_export import owner_of
+    from mirai_memory.transfer import FORMAT
 
     total = ImportReport()
     for file in files:
@@ -119,9 +124,15 @@ def _import_all(
         everybody = found is not None and FORMATS[found].has_owners
         if everybody and only is None and user != DEFAULT_USER:
             say(f"{file} names its owners, who are kept; to take one of them alone, give --user")
-        elif everybody and only is not None:
+        elif everybody and only is not None and found != FORMAT:
             say(f"of {file} only what belongs to {only!r} is taken, without the facts shared by all")
         whose = memory if everybody and only is None else memory.for_user(user)
+        if found == FORMAT and only is not None:
+            if owner_of(file) != only:
+                fault = ImportFault(str(file), f"is an export of another owner than {only!r}")
+                total += ImportReport(files=1, conversations_refused=1, fault_count=1, faults=(fault,))
+                continue
+            whose = memory  # whose sessions keep their ids
         total += import_file(whose, file, format=found, **options)
     return total
 
@@ -138,6 +149,8 @@ def print_report(report: ImportReport) -> None:
     ):
         if added or there:
             print(f"{name:<14} {added} added, {there} already there")
+    if report.rows_erased:
+        print(f"forgotten      {report.rows_erased} rows of an owner who was forgotten since were not brought back")
     for fault in report.faults:
         print(f"  {printable(fault.place)}: {printable(fault.reason)}")
     if report.fault_count > len(report.faults):

@@ -46,6 +46,14 @@ class Dialect(Protocol):
     def is_transient(self, error: BaseException) -> bool: ...
     def size_bytes(self, db: Db) -> int: ...
     def writer_queue(self, url: URL, options: Options) -> WriterQueue | None: ...
+    def damages(self, db: Db) -> int:
+        """How many faults the engine itself finds in its files."""
+
+    def compact(self, db: Db) -> None:
+        """Write everything anew that is not deleted, outside of a transaction."""
+
+    def truncate_log(self, db: Db) -> bool:
+        """Empty the log of what was written, outside of a transaction; False where a reader still needs it."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -70,6 +78,12 @@ class Database:
                 yield from self._begin(write)
         else:
             yield from self._begin(write)
+
+    @contextmanager
+    def outside(self) -> Iterator[Db]:
+        """A connection without a transaction, for what an engine does outside of any; writers wait their turn."""
+        with self.turn or _NO_TURN, self.writer.connect() as db, self._turn(write=True):
+            yield db
 
     def _begin(self, write: bool) -> Iterator[Db]:
         # The connection first: the write turn is held for nothing that can be done without it.

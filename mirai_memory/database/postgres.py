@@ -89,6 +89,23 @@ class PostgreSQL:
     def is_transient(self, error: BaseException) -> bool:
         return isinstance(error, psycopg.Error) and error.sqlstate in _RUN_AGAIN
 
+    def damages(self, db: Db) -> int:
+        """What the server itself has noticed; its pages cannot be read from here."""
+        noticed = text("SELECT checksum_failures FROM pg_stat_database WHERE datname = current_database()")
+        return int(db.execute(noticed).scalar() or 0)
+
+    def compact(self, db: Db) -> None:
+        schema = db.get_execution_options()["schema_translate_map"][None]
+        tables = text("SELECT tablename FROM pg_tables WHERE schemaname = :schema ORDER BY tablename")
+        alone = db.execution_options(isolation_level="AUTOCOMMIT")
+        quote = db.dialect.identifier_preparer.quote
+        for name in alone.execute(tables, {"schema": schema}).scalars().all():
+            alone.exec_driver_sql(f"VACUUM {quote(schema)}.{quote(name)}")
+
+    def truncate_log(self, db: Db) -> bool:
+        """The server's own business."""
+        return True
+
     def writer_queue(self, url: URL, options: Options) -> None:
         """The server has locks of its own, which are fair."""
         return

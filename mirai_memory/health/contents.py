@@ -13,6 +13,7 @@ from mirai_memory.health.surroundings import embedder_name
 from mirai_memory.models import EmbeddingRow, KnowledgeRow, MessageRow, SessionRow, StateRow, TaskRow
 from mirai_memory.search import ItemKind
 from mirai_memory.search.analyzer import ANALYZER
+from mirai_memory.search.audit import MAY_BE_INDEXED
 from mirai_memory.search.postings import WORDS
 
 _MESSAGES, _KNOWLEDGE, _EMBEDDINGS = MessageRow.table(), KnowledgeRow.table(), EmbeddingRow.table()
@@ -26,7 +27,7 @@ _NOUNS: dict[ItemKind, str] = {"message": "message", "knowledge": "fact"}
 
 def word_index(probe: Probe) -> Finding:
     """Whether each text that can be found by words is in the index once, and nothing else is."""
-    anew = f"make it anew: {probe.command('db downgrade 0001 --yes')}, then {probe.command('db upgrade')}, then use it"
+    anew = f"make it right: {probe.command('repair --yes')}, or repair()"
     with probe.begin() as db:
         probe.require_head(db)
         if not _is_current(db):
@@ -56,9 +57,9 @@ def _missing(db: Db, kind: ItemKind) -> int:
 
 
 def _surplus(db: Db, kind: ItemKind) -> int:
-    items, indexed = _INDEXED[kind]
+    items, _ = _INDEXED[kind]
     words = WORDS[kind]
-    kept = select(items.c.id).where(items.c.id == words.c.rowid, indexed).exists()
+    kept = select(items.c.id).where(items.c.id == words.c.rowid, MAY_BE_INDEXED[kind]).exists()
     return _number(db, select(func.count()).select_from(words).where(~kept))
 
 

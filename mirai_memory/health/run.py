@@ -15,7 +15,7 @@ from sqlalchemy import URL
 from mirai_memory import _checks
 from mirai_memory.config import Settings
 from mirai_memory.errors import ConfigurationError, MiraiMemoryError
-from mirai_memory.health import contents, place, storage, surroundings
+from mirai_memory.health import backups, contents, place, storage, surroundings
 from mirai_memory.health.probe import PATIENCE, Probe
 from mirai_memory.health.report import Check, Finding, Health, Skip, Unfinished, error, warning
 
@@ -53,6 +53,7 @@ STEPS: tuple[Step, ...] = (
     Step("contents", contents.counts, ("schema",)),
     Step("disk", place.disk, ("settings",)),
     Step("permissions", place.permissions, ("settings",)),
+    Step("backups", backups.backups, ("settings",)),
 )
 
 

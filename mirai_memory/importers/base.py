@@ -102,7 +102,8 @@ class Importer(Protocol):
 class ImportReport:
     """What an import did. Reports add up; at most ``MAX_LISTED_FAULTS`` faults are listed, all are counted.
 
-    ``messages_left_out`` are no faults: hidden or empty ones, and those of branches that were abandoned.
+    ``messages_left_out`` are no faults: hidden or empty ones, and those of branches that were abandoned. Neither are
+    ``rows_erased``, which are older than their owner's erasure, and stayed out.
     """
 
     files: int = 0
@@ -117,6 +118,7 @@ class ImportReport:
     facts_already_there: int = 0
     preferences_saved: int = 0
     preferences_already_there: int = 0
+    rows_erased: int = 0
     conversations_refused: int = 0
     fault_count: int = 0
     faults: tuple[ImportFault, ...] = ()

@@ -11,7 +11,7 @@ from typing import Any
 
 from mirai_memory.entities import Message
 from mirai_memory.errors import Conflict, InvalidInput, MiraiMemoryError
-from mirai_memory.importers import sqlite_source
+from mirai_memory.importers import own_export, sqlite_source
 from mirai_memory.importers.base import (
     Conversation,
     Importer,
@@ -29,6 +29,7 @@ from mirai_memory.importers.locomo import LoCoMo
 from mirai_memory.importers.openai_agents import OpenAIAgents
 from mirai_memory.importers.openai_chat import OpenAIChat
 from mirai_memory.importers.openai_layout import entries
+from mirai_memory.importers.own_export import OwnExport
 from mirai_memory.importers.records import store_all
 from mirai_memory.manager import MemoryManager
 from mirai_memory.scoped import UserMemory
@@ -37,7 +38,10 @@ from mirai_memory.unit_of_work import UnitOfWork
 # In this order they are asked: the more particular format first.
 FORMATS: dict[str, Importer] = {
     importer.name: importer
-    for importer in (FirstVersion(), OpenAIAgents(), LangChain(), ChatGPT(), Claude(), LoCoMo(), OpenAIChat())
+    for importer in (
+        *(FirstVersion(), OpenAIAgents(), LangChain()),
+        *(OwnExport(), ChatGPT(), Claude(), LoCoMo(), OpenAIChat()),
+    )
 }
 # What is added at a time: so many messages, or fewer that are long.
 _CHUNK, _CHUNK_CHARACTERS = 500, 1 << 21
@@ -66,8 +70,8 @@ def import_file(
     """Import one file; a conversation that cannot be stored whole is not stored at all.
 
     A ``UserMemory`` imports for its owner. A ``MemoryManager`` is for formats that name the owners themselves
-    ("first-version"), which are kept; with a ``UserMemory`` only its owner's rows are taken from those, and no shared
-    facts. ``timezone`` is that of times without one (None: the machine's).
+    ("first-version", "mirai-memory"), which are kept; with a ``UserMemory`` only its owner's rows are taken from those,
+    and no shared facts. ``timezone`` is that of times without one (None: the machine's).
 
     A second run adds only what is new. ``dry_run`` does all of it and takes it back, one transaction after the other.
     ``progress`` is called with the number of messages gone through since it was called last. What is wrong with the
@@ -130,6 +134,10 @@ class _Run:
             return self.note(f"a SQLite database is no {importer.name} file")
         if self._owner is None and not importer.has_owners:
             raise InvalidInput("memory", f"must be one owner's for {importer.name} files: use memory.for_user(user_id)")
+        if isinstance(importer, OwnExport):
+            return self._count(
+                own_export.store(self._memory, self._path, dry_run=self._dry_run, progress=self._progress)
+            )
         for conversation in importer.conversations(self._path, self._options):
             self._take(conversation)
         return None

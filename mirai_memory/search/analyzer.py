@@ -199,6 +199,11 @@ def _terms_of_word(word: str) -> tuple[str, ...]:
     return () if word in STOP_WORDS else (_stem(BASE_FORMS.get(word, word)),)
 
 
+def drop_cached() -> None:
+    """Remember none of the words that were analysed."""
+    _terms_of_word.cache_clear()
+
+
 def _stem(word: str) -> str:
     if _LATIN.fullmatch(word):
         stem = _stemmers.english.stemWord(word)

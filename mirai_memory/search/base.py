@@ -121,6 +121,24 @@ class SearchIndex(Protocol):
     def vectors_gone(self, db: Db, kind: ItemKind, user_id: str) -> None:
         """To be called where vectors of the owner are deleted and their items stay, in the same transaction."""
 
+    def forget(self, db: Db, user_id: str, *, limit: int) -> int:
+        """Delete what the index has of the owner beyond their items, about ``limit`` rows; how many went."""
+
+    def drop_cached(self) -> None:
+        """Keep nothing in memory of what was read."""
+
+    def merge(self, db: Db, kind: ItemKind, *, begin: bool) -> bool:
+        """A step of bringing the engine's files in order, so that nothing deleted is left; whether there is more."""
+
+    def wrong_postings(self, db: Db, kind: ItemKind) -> set[int]:
+        """The items of which the engine finds other words than their rows of the index have."""
+
+    def mend_postings(self, db: Db, kind: ItemKind) -> None:
+        """Have the engine find exactly the words that the rows have."""
+
+    def mend(self, db: Db, kind: ItemKind, entries: Sequence[Entry]) -> None:
+        """Write these items' rows anew; what the scopes count is left as it is."""
+
     def messages(
         self, db: Db, query: Query, scope: Scope, *, limit: int, only: MessageFilter, shared: bool
     ) -> list[Hit]:
@@ -163,6 +181,24 @@ class StaleIndex:
         raise self._error()
 
     def vectors_gone(self, db: Db, kind: ItemKind, user_id: str) -> None:
+        raise self._error()
+
+    def forget(self, db: Db, user_id: str, *, limit: int) -> int:
+        raise self._error()
+
+    def drop_cached(self) -> None:
+        return
+
+    def merge(self, db: Db, kind: ItemKind, *, begin: bool) -> bool:
+        raise self._error()
+
+    def wrong_postings(self, db: Db, kind: ItemKind) -> set[int]:
+        raise self._error()
+
+    def mend_postings(self, db: Db, kind: ItemKind) -> None:
+        raise self._error()
+
+    def mend(self, db: Db, kind: ItemKind, entries: Sequence[Entry]) -> None:
         raise self._error()
 
     def messages(self, db: Db, query: Query, scope: Scope, **options: Any) -> list[Hit]:

@@ -39,6 +39,11 @@ class ScopeCache:
             while self._bytes > self._most:
                 self._drop(next(iter(self._values)))
 
+    def clear(self) -> None:
+        with self._lock:
+            self._values.clear()
+            self._bytes = 0
+
     def _drop(self, key: Hashable) -> None:
         value = self._values.pop(key, None)
         if value is not None:

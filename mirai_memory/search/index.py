@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 from sqlalchemy import ColumnElement
 
 from mirai_memory.database import Db
+from mirai_memory.search import analyzer
 from mirai_memory.search.base import Entry, Hit, ItemKind, MessageFilter, Query, Scope
 from mirai_memory.search.postings import PostingsIndex
 
 if TYPE_CHECKING:
+    from mirai_memory.search.cache import ScopeCache
     from mirai_memory.search.knowledge_search import KnowledgeSearch
     from mirai_memory.search.message_search import MessageSearch
 
@@ -23,6 +25,7 @@ class Index:
     def __init__(self, words: PostingsIndex, *, cache_mb: int) -> None:
         self._words = words
         self._cache_bytes = cache_mb * _MEGABYTE
+        self._cache: ScopeCache | None = None
 
     @cached_property
     def _searches(self) -> tuple[MessageSearch, KnowledgeSearch]:
@@ -32,7 +35,7 @@ class Index:
         from mirai_memory.search.message_search import MessageSearch
         from mirai_memory.search.vectors import Vectors
 
-        cache = ScopeCache(self._cache_bytes)
+        self._cache = cache = ScopeCache(self._cache_bytes)
         vectors = Vectors(cache, self._cache_bytes)
         return MessageSearch(self._words, Layouts(cache), vectors), KnowledgeSearch(self._words, vectors)
 
@@ -53,6 +56,26 @@ class Index:
 
     def vectors_gone(self, db: Db, kind: ItemKind, user_id: str) -> None:
         self._words.vectors_gone(db, kind, user_id)
+
+    def forget(self, db: Db, user_id: str, *, limit: int) -> int:
+        return self._words.forget(db, user_id, limit=limit)
+
+    def drop_cached(self) -> None:
+        if self._cache is not None:
+            self._cache.clear()
+        analyzer.drop_cached()
+
+    def merge(self, db: Db, kind: ItemKind, *, begin: bool) -> bool:
+        return self._words.merge(db, kind, begin=begin)
+
+    def wrong_postings(self, db: Db, kind: ItemKind) -> set[int]:
+        return self._words.wrong_postings(db, kind)
+
+    def mend_postings(self, db: Db, kind: ItemKind) -> None:
+        self._words.mend_postings(db, kind)
+
+    def mend(self, db: Db, kind: ItemKind, entries: Sequence[Entry]) -> None:
+        self._words.mend(db, kind, entries)
 
     def messages(
         self, db: Db, query: Query, scope: Scope, *, limit: int, only: MessageFilter, shared: bool

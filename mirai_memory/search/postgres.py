@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -17,6 +17,8 @@ from sqlalchemy import (
     func,
     insert,
     literal_column,
+    select,
+    update,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, TSQUERY, TSVECTOR
 from sqlalchemy.dialects.postgresql import insert as upsert
@@ -27,6 +29,7 @@ from mirai_memory.search.postings import SCOPES, WORDS, PostingsIndex
 
 # A tsvector holds at most 1 MB of lexemes; what a longer text has beyond that is not found by words.
 _MAX_LEXEME_BYTES = 900_000
+_BATCH = 500  # rows that are compared at once
 
 _MORE = MetaData()
 _ROWS = {
@@ -76,6 +79,33 @@ class PostgresIndex(PostingsIndex):
     def _query(self, term: str, suffixes: Sequence[str]) -> str:
         # Quoted, a lexeme is taken as it is; a term has neither quotes nor backslashes.
         return " | ".join(f"'{term}{suffix}'" for suffix in suffixes) if suffixes else f"'{term}@':*"
+
+    def merge(self, db: Db, kind: ItemKind, *, begin: bool) -> bool:
+        return False  # the server's VACUUM does it
+
+    def wrong_postings(self, db: Db, kind: ItemKind) -> set[int]:
+        return {row["id"] for wrong in _wrong(db, kind) for row in wrong}
+
+    def mend_postings(self, db: Db, kind: ItemKind) -> None:
+        rows = _ROWS[kind]
+        anew = update(rows).where(rows.c.rowid == bindparam("id"))
+        tokens = func.array_to_tsvector(bindparam("tokens", type_=ARRAY(Text)))
+        for wrong in _wrong(db, kind):
+            if wrong:
+                db.execute(anew.values(lexemes=tokens), wrong)
+
+
+def _wrong(db: Db, kind: ItemKind) -> Iterator[list[dict[str, Any]]]:
+    """Rows whose lexemes are not their tokens, with those, batch by batch."""
+    rows = _ROWS[kind]
+    lexemes = func.tsvector_to_array(rows.c.lexemes, type_=ARRAY(Text))
+    statement = select(rows.c.rowid, rows.c.terms, lexemes.label("found")).order_by(rows.c.rowid).limit(_BATCH)
+    last = 0
+    while batch := db.execute(statement.where(rows.c.rowid > last)).all():
+        tokens = {row.rowid: _distinct(row.terms) for row in batch}
+        wrong = [row.rowid for row in batch if set(row.found) != set(tokens[row.rowid])]
+        yield [{"id": id, "tokens": tokens[id]} for id in wrong]
+        last = batch[-1].rowid
 
 
 def _distinct(tokens: str) -> list[str]:

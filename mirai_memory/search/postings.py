@@ -149,7 +149,7 @@ class Corpus:
 
 
 class PostingsIndex(ABC):
-    """The index of words but for four things that each engine says in its own way."""
+    """The index of words but for what each engine says in its own way."""
 
     @abstractmethod
     def _count_in(self, db: Db, kind: ItemKind, user_id: str, items: int, terms: int) -> int:
@@ -166,6 +166,18 @@ class PostingsIndex(ABC):
     @abstractmethod
     def _query(self, term: str, suffixes: Sequence[str]) -> str:
         """The query for a term with one of the suffixes, or with any where there are none."""
+
+    @abstractmethod
+    def merge(self, db: Db, kind: ItemKind, *, begin: bool) -> bool:
+        """A step of bringing the engine's postings in order, so that no deleted one is left; whether there is more."""
+
+    @abstractmethod
+    def wrong_postings(self, db: Db, kind: ItemKind) -> set[int]:
+        """The items whose postings are not those of their tokens."""
+
+    @abstractmethod
+    def mend_postings(self, db: Db, kind: ItemKind) -> None:
+        """Make the postings anew from the tokens."""
 
     def __init__(self) -> None:
         # Built once: putting a statement together costs more than running it.
@@ -202,8 +214,8 @@ class PostingsIndex(ABC):
         for user_id, owned in by_owner.items():
             terms = sum(len(entry.terms) for entry in owned)
             scope = self._count_in(db, kind, user_id, len(owned), terms)
-            self._insert(db, kind, [{"id": entry.id, "terms": _tokens(entry.terms, scope)} for entry in owned])
-            places = [_place(scope, entry) for entry in owned if entry.place]
+            self._insert(db, kind, [{"id": entry.id, "terms": tokens_of(entry.terms, scope)} for entry in owned])
+            places = [place_row(scope, entry) for entry in owned if entry.place]
             if places:
                 _ADD_PLACES.many(db, places)
 
@@ -222,6 +234,36 @@ class PostingsIndex(ABC):
             if kind == "message":
                 for chunk in chunks(removed):
                     db.execute(delete(PLACES).where(PLACES.c.scope == scope, PLACES.c.id.in_(chunk)))
+
+    def mend(self, db: Db, kind: ItemKind, entries: Sequence[Entry]) -> None:
+        """Write these items' rows anew; what the scopes count is left as it is."""
+        words = WORDS[kind]
+        for entry in entries:
+            scope = self._count_in(db, kind, entry.user_id, 0, 0)
+            db.execute(delete(words).where(words.c.rowid == entry.id))
+            self._insert(db, kind, [{"id": entry.id, "terms": tokens_of(entry.terms, scope)}])
+            if entry.place:
+                db.execute(delete(PLACES).where(PLACES.c.scope == scope, PLACES.c.id == entry.id))
+                _ADD_PLACES.many(db, [place_row(scope, entry)])
+            db.execute(_COUNT_OUT, {"scope": scope, "fewer_items": 0, "fewer_terms": 0})
+
+    def forget(self, db: Db, user_id: str, *, limit: int) -> int:
+        """Rows below the owner's scopes that no item led to, then the scopes, which say who that was."""
+        gone = 0
+        for scope, kind in db.execute(select(SCOPES.c.id, SCOPES.c.kind).where(SCOPES.c.user_id == user_id)).all():
+            query = {"query": self._query("", [f"@{scope}"]), "most": limit}
+            ids = [id for (id,) in self._find[kind].tuples(db, query)]
+            for chunk in chunks(ids):
+                db.execute(delete(WORDS[kind]).where(WORDS[kind].c.rowid.in_(chunk)))
+            below = PLACES.c.scope == scope
+            places = list(db.execute(select(PLACES.c.id).where(below).limit(limit)).scalars())
+            for chunk in chunks(places):
+                db.execute(delete(PLACES).where(below & PLACES.c.id.in_(chunk)))
+            if not ids and not places:
+                db.execute(delete(SCOPES).where(SCOPES.c.id == scope))
+                gone += 1
+            gone += len(ids) + len(places)
+        return gone
 
     def vectors_changed(self, db: Db, kind: ItemKind, user_id: str) -> None:
         db.execute(_COUNT_VECTORS, {"scope_kind": kind, "scope_owner": user_id})
@@ -310,12 +352,12 @@ def length(tokens: str) -> int:
     return tokens.count("@") - 1
 
 
-def _tokens(terms: Sequence[str], scope: int) -> str:
+def tokens_of(terms: Sequence[str], scope: int) -> str:
     """Each token between spaces of its own, so that occurrences can be counted by a plain substring search."""
     return f" @{scope} " + "".join(f" {term}@{scope} " for term in terms)
 
 
-def _place(scope: int, entry: Entry) -> dict[str, Any]:
+def place_row(scope: int, entry: Entry) -> dict[str, Any]:
     place = entry.place
     assert place is not None
     return {

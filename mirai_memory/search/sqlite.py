@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sqlite3
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Text, bindparam, insert, literal_column, text
+from sqlalchemy import ColumnElement, Text, bindparam, insert, literal_column, select, text
 
 from mirai_memory.database import Db
 from mirai_memory.database.hot import HotStatement
@@ -25,6 +27,12 @@ _INSERT = {
 }
 
 
+# Pages that one step of a merge writes: few enough for others to write in between.
+_PAGES = 200
+# Items whose postings are summed up together: a sum for each would be large for a million of them.
+_BUCKET = 64
+
+
 class SQLiteIndex(PostingsIndex):
     """The ``SearchIndex`` of a SQLite file."""
 
@@ -42,3 +50,63 @@ class SQLiteIndex(PostingsIndex):
         # A quoted string is one token, whatever it holds, and a term has no quotes: the analyser makes letters,
         # digits and marks only. So nothing that a user writes is query syntax.
         return " OR ".join(f'"{term}{suffix}"' for suffix in suffixes) if suffixes else f'"{term}@"*'
+
+    def merge(self, db: Db, kind: ItemKind, *, begin: bool) -> bool:
+        # FTS5 deletes by writing that a word is gone; the word itself stays in older parts until they are merged. In
+        # one go ("optimize") that would hold the write lock for as long as the whole index takes.
+        name = WORDS[kind].name
+        driver: Any = db.connection.driver_connection
+        before = driver.total_changes
+        step = f"INSERT INTO {name}({name}, rank) VALUES ('merge', ?)"  # noqa: S608 - a name of ours
+        driver.execute(step, [-_PAGES if begin else _PAGES])
+        return bool(begin or driver.total_changes - before >= 2)  # less is FTS5's word for "nothing to do"
+
+    def wrong_postings(self, db: Db, kind: ItemKind) -> set[int]:
+        words = WORDS[kind]
+        rows = db.execute(select(words.c.rowid, words.c.terms))
+        wanted = _summed((id, token) for id, terms in rows for token in set((terms or "").split()))
+        try:
+            found = _summed(_postings(db, words.name))
+        except sqlite3.DatabaseError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_CORRUPT:
+                raise
+            return set(db.execute(select(words.c.rowid)).scalars())  # none can be read
+        buckets = {bucket for bucket in wanted.keys() | found.keys() if wanted.get(bucket) != found.get(bucket)}
+        return self._wrong_in(db, kind, buckets) if buckets else set()
+
+    def _wrong_in(self, db: Db, kind: ItemKind, buckets: set[int]) -> set[int]:
+        words = WORDS[kind]
+        wanted: dict[int, set[str]] = defaultdict(set)
+        found: dict[int, set[str]] = defaultdict(set)
+        for id, terms in db.execute(select(words.c.rowid, words.c.terms)):
+            if id // _BUCKET in buckets:
+                wanted[id].update((terms or "").split())
+        for id, token in _postings(db, words.name):
+            if id // _BUCKET in buckets:
+                found[id].add(token)
+        return {id for id in wanted.keys() | found.keys() if wanted.get(id) != found.get(id)}
+
+    def mend_postings(self, db: Db, kind: ItemKind) -> None:
+        name = WORDS[kind].name
+        db.exec_driver_sql(f"INSERT INTO {name}({name}) VALUES ('rebuild')")  # noqa: S608 - a name of ours
+
+
+def _postings(db: Db, name: str) -> Iterator[tuple[int, str]]:
+    """Every (item, token) that the engine would find. Nothing of it is in the file: the table is a temporary view."""
+    # FTS5's own check ("integrity-check") is a write: it would need the write lock, and a file that may be written.
+    view = f"mirai_postings_of_{name}"
+    db.exec_driver_sql(f"CREATE VIRTUAL TABLE IF NOT EXISTS temp.{view} USING fts5vocab(main, {name}, instance)")
+    driver: Any = db.connection.driver_connection
+    cursor = driver.execute(f"SELECT doc, term FROM temp.{view}")  # noqa: S608 - a name of ours
+    try:
+        yield from cursor
+    finally:
+        cursor.close()
+
+
+def _summed(postings: Iterable[tuple[int, str]]) -> dict[int, int]:
+    """A sum for each bucket of items that any other set of tokens would not have."""
+    sums: dict[int, int] = defaultdict(int)
+    for posting in postings:
+        sums[posting[0] // _BUCKET] += hash(posting)
+    return sums

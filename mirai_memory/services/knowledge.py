@@ -59,6 +59,12 @@ def prepare(knowledge: Knowledge, settings: MemorySettings) -> Prepared:
     """Check a fact. Raises InvalidInput."""
     if not isinstance(knowledge, Knowledge):
         raise InvalidInput("knowledge", f"must be Knowledge, not {type(knowledge).__name__}")
+    values = checked(knowledge, settings)
+    return Prepared(values, knowledge_terms(values["key"], values["value"]), _vector(knowledge, values["value"]))
+
+
+def checked(knowledge: Knowledge, settings: MemorySettings) -> dict[str, Any]:
+    """The values of the fact's row that its caller may give. Raises InvalidInput."""
     limit = settings.max_content_chars
     value = _checks.text("value", knowledge.value, limit=limit)
     key = default_key(value) if knowledge.key is None else _checks.name("key", knowledge.key)
@@ -79,7 +85,7 @@ def prepare(knowledge: Knowledge, settings: MemorySettings) -> Prepared:
     }
     if knowledge.valid_from and knowledge.valid_to and knowledge.valid_to < knowledge.valid_from:
         raise InvalidInput("valid_to", "is before valid_from")
-    return Prepared(values, knowledge_terms(key, value), _vector(knowledge, value))
+    return values
 
 
 def _vector(knowledge: Knowledge, value: str) -> dict[str, Any] | None:

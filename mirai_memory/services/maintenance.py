@@ -9,7 +9,11 @@ from sqlalchemy import func, select
 
 from mirai_memory import _checks
 from mirai_memory.models import KnowledgeRow, SessionRow, TaskRow
+from mirai_memory.search import ItemKind
 from mirai_memory.services.base import Service
+from mirai_memory.services.erasing import Erasing
+from mirai_memory.services.mending import Mending
+from mirai_memory.services.verification import Verification
 
 SESSIONS = SessionRow.table()
 
@@ -28,6 +32,25 @@ class Maintenance(Service):
                 select(func.count()).select_from(knowledge).where(knowledge.c.superseded_at.is_(None))
             ),
         }
+
+    @property
+    def erasing(self) -> Erasing:
+        """Deleting all that one owner has."""
+        return Erasing(self._work)
+
+    @property
+    def verification(self) -> Verification:
+        """Counting what is wrong."""
+        return Verification(self._work)
+
+    @property
+    def mending(self) -> Mending:
+        """Putting it right."""
+        return Mending(self._work)
+
+    def merge_index(self, kind: ItemKind, *, begin: bool) -> bool:
+        """A step of bringing the word index in order; whether there is more to do."""
+        return self._index.merge(self._db, kind, begin=begin)
 
     def index_is_current(self) -> bool:
         """Whether the word index was made by this version's analyser."""

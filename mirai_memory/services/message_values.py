@@ -33,6 +33,16 @@ def prepare(message: Message, settings: MemorySettings, clock: Clock) -> Prepare
     """Check a message. Raises InvalidInput."""
     if not isinstance(message, Message):
         raise InvalidInput("message", f"must be a Message, not {type(message).__name__}")
+    values = checked(message, settings, clock)
+    if message.kind != "chat":
+        return Prepared(values, None, None)
+    content, name, timestamp = values["content"], values["name"], values["timestamp"]
+    place = message_place(content, name, message.role, timestamp, message.session_id, 0)
+    return Prepared(values, message_terms(content, name, timestamp), place)
+
+
+def checked(message: Message, settings: MemorySettings, clock: Clock) -> dict[str, Any]:
+    """The values of the message's row, all but its owner's and its place. Raises InvalidInput."""
     limit = settings.max_content_chars
     timestamp = _checks.moment("timestamp", clock() if message.timestamp is None else message.timestamp)
     values = {
@@ -53,11 +63,7 @@ def prepare(message: Message, settings: MemorySettings, clock: Clock) -> Prepare
         "client_id": _checks.optional_name("client_id", message.client_id),
     }
     _check_shape(message)
-    if message.kind != "chat":
-        return Prepared(values, None, None)
-    terms = message_terms(message.content, message.name, timestamp)
-    place = message_place(message.content, message.name, message.role, timestamp, message.session_id, 0)
-    return Prepared(values, terms, place)
+    return values
 
 
 def _check_shape(message: Message) -> None:

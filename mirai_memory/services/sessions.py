@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, func, insert, select, tuple_, update
+from sqlalchemy import delete, insert, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 
 from mirai_memory import _checks
@@ -175,21 +175,6 @@ class Sessions(Service):
             (SESSIONS, SESSIONS.c.id),
         ):
             self._db.execute(delete(table).where(column.in_(ids)))
-
-    def count_inactive(self, before: datetime) -> int:
-        """How many sessions nobody has used since then."""
-        statement = select(func.count()).select_from(SESSIONS).where(SESSIONS.c.last_active < before)
-        return int(self._db.execute(self._own(statement, SESSIONS.c.user_id)).scalar_one())
-
-    def delete_inactive(self, before: datetime, *, limit: int) -> int:
-        """Delete sessions that nobody has used since then, the oldest first; how many."""
-        statement = self._own(select(SESSIONS.c.id), SESSIONS.c.user_id).where(SESSIONS.c.last_active < before)
-        ordered = statement.order_by(SESSIONS.c.last_active).limit(limit)
-        # Held, so that one that comes back to life meanwhile is not deleted; one that another holds is in use.
-        ids = list(self._db.execute(ordered.with_for_update(skip_locked=True)).scalars())
-        if ids:
-            self._delete_all(ids)
-        return len(ids)
 
     def _message_ids(self, session_ids: list[str]) -> list[int]:
         return list(self._db.execute(select(MESSAGES.c.id).where(MESSAGES.c.session_id.in_(session_ids))).scalars())

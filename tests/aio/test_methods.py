@@ -20,11 +20,18 @@ import pytest
 
 from mirai_memory import AsyncMemoryManager, AsyncUserMemory, MemoryManager, UserMemory
 from mirai_memory._facade import Facade
+from mirai_memory._upkeep import Upkeep
 from mirai_memory.aio.facade import AsyncFacade
 from mirai_memory.aio.manager_methods import ManagerMethods
+from mirai_memory.aio.upkeep_methods import UpkeepMethods
 
 # Which class has the methods that are made of which.
-MADE: list[tuple[type, type]] = [(Facade, AsyncFacade), (MemoryManager, ManagerMethods), (UserMemory, AsyncUserMemory)]
+MADE: list[tuple[type, type]] = [
+    (Facade, AsyncFacade),
+    (Upkeep, UpkeepMethods),
+    (MemoryManager, ManagerMethods),
+    (UserMemory, AsyncUserMemory),
+]
 FACES: list[tuple[type, type]] = [(MemoryManager, AsyncMemoryManager), (UserMemory, AsyncUserMemory)]
 MARK = "    # Made by tests/aio/test_methods.py --write\n"
 
@@ -37,8 +44,10 @@ ASYNC_ONLY = {"open", "of", "iterate_messages", "iterate_sessions", "iterate_tas
 NOT_AWAITED = {"for_user"}
 # They may ask an embedder, a reranker or a counter, or take more than one transaction.
 SLOW = {
-    "add_knowledge", "add_knowledge_many", "build_context", "cleanup_old_sessions", "get_conversation_history",
-    "health", "recall", "search_knowledge", "search_messages",
+    "backup", "drill_backup", "restore_backup",
+    "forget_user", "repair", "verify", "verify_forgotten",
+    "add_knowledge", "add_knowledge_many", "build_context", "cleanup", "cleanup_old_sessions", "export_user",
+    "get_conversation_history", "health", "import_user", "recall", "search_knowledge", "search_messages",
 }  # fmt: skip
 READS = ("get_", "list_", "knowledge_history")
 

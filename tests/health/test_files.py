@@ -356,7 +356,7 @@ def test_a_memory_in_memory(look: Look, tmp_path: Path) -> None:
     assert _errors(checks) == {}
     assert checks["contents"].detail.startswith("1 session,")
     assert checks["integrity"].status == checks["word_index"].status == checks["engine"].status == "ok"
-    assert _skipped(checks) == {"disk", "permissions"}
+    assert _skipped(checks) == {"disk", "permissions", "backups"}
     assert list(tmp_path.iterdir()) == []
 
 

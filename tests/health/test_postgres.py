@@ -35,7 +35,7 @@ def test_a_server_that_is_well(look: Look, postgres_url: str) -> None:
     for name in ("database", "engine", "schema", "writing", "word_index", "vectors", "contents"):
         assert checks[name].status == through_it[name].status == "ok", name
     assert checks["contents"].detail.startswith("1 session,")
-    assert checks["disk"].status == checks["permissions"].status == "skipped"
+    assert checks["disk"].status == checks["permissions"].status == checks["backups"].status == "skipped"
 
 
 def test_no_password_is_shown_whatever_is_wrong(look: Look, postgres_url: str) -> None:

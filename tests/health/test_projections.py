@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mirai_memory import Knowledge, MemoryManager, Message, schema
+from mirai_memory import Knowledge, MemoryManager, Message
 from mirai_memory.health import Check
 
 Look = Callable[..., dict[str, Check]]
@@ -59,10 +59,9 @@ def test_an_index_out_of_step(look: Look, filled: str, statement: str, words: st
     index = look(filled)["word_index"]
     assert (index.status, index.detail) == ("error", words)
     # What it advises does help.
-    assert "db downgrade 0001 --yes" in str(index.advice)
-    schema.downgrade(filled, revision="0001")
-    schema.upgrade(filled)
-    MemoryManager(filled).close()
+    assert "repair --yes" in str(index.advice)
+    with MemoryManager(filled) as memory:
+        memory.repair()
     assert look(filled)["word_index"].status == "ok"
 
 

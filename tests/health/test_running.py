@@ -23,7 +23,7 @@ Look = Callable[..., dict[str, Check]]
 
 NAMES = [
     *("python", "package", "settings", "api_key", "embedder", "log_file", "database", "engine", "schema", "writing"),
-    *("integrity", "word_index", "vectors", "contents", "disk", "permissions"),
+    *("integrity", "word_index", "vectors", "contents", "disk", "permissions", "backups"),
 ]
 GUARD = 60.0
 
@@ -186,6 +186,7 @@ def test_where_the_settings_are_from(look: Look, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("MIRAI_MEMORY__RAG__EMBEDDER", "none")
     assert look(config="other.yaml")["settings"].detail == "from variables, other.yaml; the rest are defaults"
     monkeypatch.delenv("MIRAI_MEMORY__RAG__EMBEDDER")
+    monkeypatch.delenv("MIRAI_MEMORY__LONG_TERM__BACKUP_ENABLED")
     assert look()["settings"].detail == "all defaults"
     Path(".env").write_text("MIRAI_MEMORY__SYNCHRONOUS=normal\n")
     assert look()["settings"].detail == "from .env; the rest are defaults"

@@ -1,0 +1,321 @@
+"""What is kept no longer goes, a batch at a time, whoever writes meanwhile and whenever it is cut short."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import func, select
+
+from mirai_memory import (
+    InvalidInput,
+    Knowledge,
+    MemoryManager,
+    Message,
+    ReadOnly,
+    Task,
+    UnitOfWork,
+    load_settings,
+)
+from mirai_memory.database import Database
+from mirai_memory.models import Base
+from mirai_memory.retention import Cleanup
+from mirai_memory.search.postings import PLACES, SCOPES, WORDS
+from mirai_memory.testing.clock import FrozenClock
+
+GUARD = 120.0
+TABLES = ("sessions", "messages", "tasks", "knowledge", "embeddings")
+
+
+def _counts(memory: MemoryManager) -> dict[str, int]:
+    def count(uow: UnitOfWork) -> dict[str, int]:
+        tables = [*(Base.metadata.tables[name] for name in TABLES), *WORDS.values(), PLACES]
+        return {table.name: uow.db.execute(select(func.count()).select_from(table)).scalar_one() for table in tables}
+
+    return memory._store.read(count)
+
+
+def _session(memory: MemoryManager, messages: int, owner: str = "alice", text: str = "walrus") -> str:
+    session = memory.create_session(owner).id
+    for start in range(0, messages, 1_000):
+        count = min(1_000, messages - start)
+        memory.add_messages([Message(session_id=session, role="user", content=f"{text} {n}") for n in range(count)])
+    return session
+
+
+def _fill(memory: MemoryManager, clock: FrozenClock) -> str:
+    """Old sessions of two owners, facts that expire, and, forty days later, a session in use, whose id this is."""
+    for owner in ("alice", "bob"):
+        session = _session(memory, 30, owner)
+        memory.add_task(Task(session_id=session, description="goes with it"))
+        memory.add_task(Task(user_id=owner, description="stays"))
+        learned = memory.get_messages(session)[0].id
+        vector: dict[str, Any] = {"embedding": [1.0], "embedding_model": "m"}
+        memory.add_knowledge(Knowledge(user_id=owner, key="stays", value="x", message_id=learned, **vector))
+        soon = clock() + timedelta(days=9)
+        memory.add_knowledge(Knowledge(user_id=owner, key="k", value="before"))
+        memory.add_knowledge(Knowledge(user_id=owner, key="k", value="expires", expires_at=soon, **vector))
+    memory.add_knowledge(Knowledge(key="shared", value="x", expires_at=clock() + timedelta(days=50)))
+    memory.add_knowledge(Knowledge(key="shared and old", value="x", expires_at=clock() + timedelta(days=1)))
+    clock.advance(days=40)
+    return _session(memory, 5)
+
+
+def test_what_is_old_goes_and_the_rest_stays(memory: MemoryManager, clock: FrozenClock) -> None:
+    kept = _fill(memory, clock)
+    planned = memory.cleanup(30, dry_run=True)
+    before = _counts(memory)
+    done = memory.cleanup(30)
+    gone = {"sessions": 2, "messages": 60, "tasks": 2, "knowledge": 3, "embeddings": 2}
+    assert {name: getattr(done, name) for name in TABLES} == gone
+    assert planned == Cleanup(**{**done.to_dict(), "before": done.before, "dry_run": True})
+    after = _counts(memory)
+    assert {name: before[name] - after[name] for name in TABLES} == gone
+    assert (after["word_messages"], after["word_places"]) == (5, 5)
+    assert after["word_knowledge"] == 3  # what stays of each owner, and the shared fact
+    assert [session.id for session in memory.list_sessions()] == [kept]
+    assert [task.description for task in memory.get_tasks()] == ["stays", "stays"]
+    assert memory.cleanup(30) == Cleanup(before=done.before, dry_run=False)
+
+
+def test_the_counters_of_the_index_follow(memory: MemoryManager, clock: FrozenClock) -> None:
+    _fill(memory, clock)
+    memory.cleanup(30)
+    scopes = memory._store.read(
+        lambda uow: uow.db.execute(select(SCOPES.c.user_id, SCOPES.c.kind, SCOPES.c.item_count)).all()
+    )
+    assert {(owner, kind): count for owner, kind, count in scopes} == {
+        ("alice", "message"): 5,
+        ("bob", "message"): 0,
+        ("alice", "knowledge"): 1,
+        ("bob", "knowledge"): 1,
+        ("", "knowledge"): 1,
+    }
+    assert memory.search_messages("walrus", user_id="bob") == []
+    assert len(memory.search_messages("walrus", user_id="alice", limit=50)) == 5
+
+
+def test_an_expired_fact_does_not_give_its_place_back(memory: MemoryManager, clock: FrozenClock) -> None:
+    _fill(memory, clock)
+    assert [fact.key for fact in memory.get_knowledge(user_id="alice")] == ["stays", "shared"]
+    assert len(memory.knowledge_history("k", user_id="alice")) == 2
+    memory.cleanup(1e6)
+    assert [fact.value for fact in memory.knowledge_history("k", user_id="alice")] == ["before"]
+    assert [fact.key for fact in memory.get_knowledge(user_id="alice")] == ["stays", "shared"]
+
+
+def test_a_fact_stays_and_loses_its_message(memory: MemoryManager, clock: FrozenClock) -> None:
+    _fill(memory, clock)
+    assert memory.get_knowledge(key="stays", user_id="alice")[0].message_id is not None
+    memory.cleanup(30)
+    assert memory.get_knowledge(key="stays", user_id="alice")[0].message_id is None
+
+
+def test_cleanup_old_sessions_does_the_same_and_says_how_many(memory: MemoryManager, clock: FrozenClock) -> None:
+    _fill(memory, clock)
+    assert memory.cleanup_old_sessions(30, dry_run=True) == 2
+    assert memory.cleanup_old_sessions(30) == 2
+    assert _counts(memory)["knowledge"] == 5
+    assert memory.cleanup_old_sessions(30) == 0
+
+
+def test_expired_facts_go_also_where_facts_are_switched_off(sqlite_memory: MemoryManager, clock: FrozenClock) -> None:
+    _fill(sqlite_memory, clock)
+    off = load_settings(memory={"long_term": {"enabled": False}})
+    with MemoryManager(sqlite_memory.url, settings=off, clock=clock) as memory:
+        assert memory.cleanup(30).knowledge == 3
+
+
+def test_the_span_of_the_settings_is_the_default(sqlite_url: str, clock: FrozenClock) -> None:
+    settings = load_settings(memory={"long_term": {"retention_days": 39}})
+    with MemoryManager(sqlite_url, settings=settings, clock=clock) as memory:
+        _fill(memory, clock)
+        done = memory.cleanup()
+        assert (done.sessions, clock() - done.before) == (2, timedelta(days=39))
+
+
+@pytest.mark.parametrize("days", [-1, float("nan"), "7", True])
+def test_no_span(sqlite_memory: MemoryManager, days: Any) -> None:
+    with pytest.raises(InvalidInput, match="days"):
+        sqlite_memory.cleanup(days)
+
+
+def test_a_read_only_memory_plans_only(sqlite_memory: MemoryManager, clock: FrozenClock) -> None:
+    _fill(sqlite_memory, clock)
+    with MemoryManager(sqlite_memory.url, clock=clock, read_only=True) as memory:
+        assert memory.cleanup(30, dry_run=True).sessions == 2
+        with pytest.raises(ReadOnly):
+            memory.cleanup(30)
+
+
+# --- in batches -------------------------------------------------------------------------------------------------------
+
+
+def test_no_batch_holds_the_lock_for_long(
+    sqlite_memory: MemoryManager, clock: FrozenClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One large session, many small ones, long texts. What is promised is a tenth of a second, on a machine that does
+    nothing else; here twice that for nearly all, and for none of them a fourth of what the whole takes."""
+    _session(sqlite_memory, 8_000)
+    for _ in range(100):
+        _session(sqlite_memory, 5)
+    long = sqlite_memory.create_session("alice").id
+    for _ in range(8):
+        sqlite_memory.add_message(Message(session_id=long, role="user", content="words of some length " * 10_000))
+    clock.advance(days=40)
+    held: list[float] = []
+    begin = Database.begin
+
+    @contextmanager
+    def timed(database: Database, *, write: bool) -> Iterator[Any]:
+        with begin(database, write=write) as db:
+            started = time.perf_counter()
+            yield db
+        if write:
+            held.append(time.perf_counter() - started)  # the commit included
+
+    monkeypatch.setattr(Database, "begin", timed)
+    sqlite_memory.cleanup(30)
+    assert _counts(sqlite_memory)["messages"] == 0
+    assert len(held) >= 12
+    assert sorted(held)[int(0.9 * len(held))] < 0.2
+    assert max(held) < 0.25 * sum(held)
+
+
+def test_others_write_between_the_batches(sqlite_memory: MemoryManager, clock: FrozenClock) -> None:
+    _session(sqlite_memory, 4_000)
+    clock.advance(days=40)
+    session = sqlite_memory.create_session("bob").id
+    between: list[int] = []
+
+    def write(done: int, total: int) -> None:
+        assert done <= total
+        with ThreadPoolExecutor(1) as pool, closing(sqlite3.connect(sqlite_memory.url, timeout=0)) as other:
+            other.execute("BEGIN IMMEDIATE").close()  # nobody holds the lock
+            other.rollback()
+            said = Message(session_id=session, role="user", content="x")
+            pool.submit(sqlite_memory.add_message, said).result(GUARD)
+        between.append(done)
+
+    assert sqlite_memory.cleanup(30, progress=write).messages == 4_000
+    assert len(between) > 3
+    assert between == sorted(between)
+    assert between[-1] == 4_001
+    assert len(sqlite_memory.get_messages(session, limit=9_999)) == len(between)
+
+
+def test_a_batch_of_long_texts_is_a_small_one(sqlite_memory: MemoryManager, clock: FrozenClock) -> None:
+    session = sqlite_memory.create_session("alice").id
+    sqlite_memory.add_messages([Message(session_id=session, role="user", content="x" * 100_000) for _ in range(60)])
+    clock.advance(days=40)
+    done: list[int] = []
+    sqlite_memory.cleanup(30, progress=lambda rows, _: done.append(rows))
+    assert done[0] <= 10
+    assert done[-1] == 61
+
+
+def test_what_was_cut_short_is_taken_up(memory: MemoryManager, clock: FrozenClock) -> None:
+    session = _session(memory, 700)
+    _session(memory, 3)
+    clock.advance(days=40)
+
+    def stop(done: int, total: int) -> None:
+        if done > 150:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        memory.cleanup(30, progress=stop)
+    left = memory.get_messages(session, limit=999)
+    found = memory.get_session(session)
+    assert found is not None
+    assert 0 < len(left) == found.message_count < 700
+    assert [m.position for m in left] == list(range(701 - len(left), 701)), "the oldest go first"
+    assert memory.get_stats()["total_messages"] == len(left) + 3
+    counts = _counts(memory)
+    assert counts["messages"] == counts["word_messages"] == counts["word_places"]
+    rest = memory.cleanup(30)
+    assert (rest.messages, rest.sessions) == (len(left) + 3, 2)
+
+
+def test_one_that_comes_back_to_life_is_left(memory: MemoryManager, clock: FrozenClock) -> None:
+    session = _session(memory, 700)
+    clock.advance(days=40)
+    lives: list[bool] = []
+
+    def use(done: int, total: int) -> None:
+        if not lives:
+            with ThreadPoolExecutor(1) as pool:
+                said = Message(session_id=session, role="user", content="still here")
+                pool.submit(memory.add_message, said).result(GUARD)
+            lives.append(True)
+
+    done = memory.cleanup(30, progress=use)
+    assert (done.sessions, done.messages < 700) == (0, True)
+    assert memory.get_recent_messages(session)[-1].content == "still here"
+    assert memory.get_messages(session, limit=999)[-1].position == 701
+
+
+def test_two_at_once_delete_everything_once(memory: MemoryManager, clock: FrozenClock) -> None:
+    for _ in range(30):
+        _session(memory, 20)
+    clock.advance(days=40)
+    start = threading.Barrier(3, timeout=GUARD)
+
+    def clean() -> Cleanup:
+        start.wait()
+        return memory.cleanup(30)
+
+    with ThreadPoolExecutor(3) as pool:
+        done = [future.result(GUARD) for future in [pool.submit(clean) for _ in range(3)]]
+    total: Counter[str] = sum((Counter({name: getattr(item, name) for name in TABLES}) for item in done), Counter())
+    assert (total["sessions"], total["messages"]) == (30, 600)
+    assert set(_counts(memory).values()) == {0}
+
+
+CODE = """
+import sys, time
+from datetime import timedelta
+from mirai_memory import MemoryManager
+from mirai_memory._time import utc_now
+
+def progress(done, total):
+    print(done, flush=True)
+    if done > 300:
+        time.sleep(600)
+
+with MemoryManager(sys.argv[1], clock=lambda: utc_now() + timedelta(days=400)) as memory:
+    memory.cleanup(30, progress=progress)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX")
+def test_kill_9_between_two_batches(url: str) -> None:
+    with MemoryManager(url) as memory:
+        session = _session(memory, 2_000)
+    with subprocess.Popen([sys.executable, "-c", CODE, url], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        done = next(int(line) for line in process.stdout if int(line) > 300)
+        process.send_signal(signal.SIGKILL)
+        process.wait(GUARD)
+    with MemoryManager(url) as memory:
+        found = memory.get_session(session)
+        assert found is not None
+        counts = _counts(memory)
+        assert counts["messages"] == found.message_count == counts["word_messages"] == 2_000 - done
+        assert len(memory.search_messages("walrus", limit=9)) == 9
+        clock = FrozenClock(found.last_active + timedelta(days=400))
+    with MemoryManager(url, clock=clock) as memory:
+        assert memory.cleanup(30).messages == 2_000 - done
+        assert set(_counts(memory).values()) == {0}
