@@ -52,21 +52,22 @@ class Upkeep(Facade):
 
     # Faults
 
-    def verify(self) -> Verification:
+    def verify(self, *, progress: Callback | None = None) -> Verification:
         """Look for faults in all that is stored and in all that is derived from it; each kind has a name and a count.
 
         Everything is read, in bounded memory, and nothing is changed. Others write meanwhile. Raises what any read
-        raises; a file that is damaged is told in the report.
+        raises; a file that is damaged is told in the report. ``progress(done, total)`` is called with texts.
         """
-        return verify(self._database, self._store)
+        return verify(self._database, self._store, progress=progress)
 
-    def repair(self) -> Repair:
+    def repair(self, *, progress: Callback | None = None) -> Repair:
         """Make indexes, counters and links right again, and say what cannot be mended; what is right stays untouched.
 
         In small transactions, but for words that the engine itself has lost: those take one. Vectors that were wrong
-        are wanted again. Raises ReadOnly, Busy, StorageError.
+        are wanted again. Looks before and after: ``progress(done, total)`` is called with texts, from the start each
+        time. Raises ReadOnly, Busy, StorageError.
         """
-        return repair(self._database, self._store)
+        return repair(self._database, self._store, progress=progress)
 
     # Forgetting
 

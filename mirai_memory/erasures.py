@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from mirai_memory import _files
 from mirai_memory._locks import lock_or_wait, unlock
 from mirai_memory.errors import StorageError
 
@@ -59,7 +60,8 @@ def record(database: str | os.PathLike[str], user_id: str, at: datetime) -> None
             _append(fd, path, user_id, at.astimezone(UTC))
         finally:
             unlock(fd)
-    _sync_folder(path.parent)
+    with suppress(OSError):  # a file system that does not sync folders
+        _files.sync_folder(path.parent)
 
 
 def erased(database: str | os.PathLike[str], user_id: str) -> datetime | None:
@@ -156,15 +158,3 @@ def _opened(path: Path, mode: int) -> Iterator[int]:
         if isinstance(error, FileNotFoundError) and not mode & os.O_CREAT:
             raise
         raise StorageError(f"{path} cannot be used: {error.strerror or type(error).__name__}") from error
-
-
-def _sync_folder(folder: Path) -> None:
-    """A new file's name is on the disk only when its folder is; where folders cannot be opened, it is not needed."""
-    if os.name != "posix":  # pragma: no cover - written for Windows, not run there
-        return
-    with suppress(OSError):
-        fd = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)

@@ -10,6 +10,7 @@ import dataclasses
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any, Literal
 from mirai_memory import erasures
 from mirai_memory._time import Clock, utc_now
 from mirai_memory.backups.automatic import found_backups
+from mirai_memory.backups.replacing import replaced_files
 from mirai_memory.config import LongTermSettings
 from mirai_memory.database import Database, sqlite_path
 from mirai_memory.errors import Busy, ReadOnly, StorageError
@@ -46,11 +48,11 @@ class Erasure:
     """What became of an owner, in numbers and times; no content is in it.
 
     ``done``: no byte of the owner's is left in the files of SQLite, no row on a server; what that keeps for a while,
-    the ``note`` says. ``pending``: all rows are gone, but for ``reason``
-    the files may still have bytes of them; ``forget_user`` again ends it. ``planned``: nothing was changed, the numbers
-    are what would go. ``unlinked_facts`` are facts shared by all that no longer name the message they were learned
-    from. ``backups`` are files of the folder of backups that are older than the erasure; a restore of one leaves the
-    owner out, its bytes stay until it is deleted. ``recorded``: a restore and an import will know of it.
+    the ``note`` says. ``pending``: all rows are gone, but for ``reason`` the files may still have bytes of them;
+    ``forget_user`` again ends it. ``planned``: nothing was changed, the numbers are what would go. ``unlinked_facts``
+    are facts shared by all that no longer name the message they were learned from. ``backups`` are files of the folder
+    of backups that are older than the erasure, and files that a restore has replaced; restoring one leaves the owner
+    out, its bytes stay until it is deleted. ``recorded``: a restore and an import will know of it.
     """
 
     user_id: str
@@ -196,13 +198,14 @@ class Forgetter:
 
 
 def _older(path: Path, settings: LongTermSettings, at: datetime) -> tuple[str, ...]:
-    """By name, the oldest first. One of the future was made while the clock was wrong."""
-    try:
-        found = found_backups(path, settings)
-    except OSError:
-        return ()
+    """Copies that still have the owner, by name: backups, the oldest first, and what restores have replaced."""
     now = utc_now()
-    return tuple(backup.path.name for backup in reversed(found) if backup.made_at <= at or backup.made_at > now)
+    with suppress(OSError):
+        found = found_backups(path, settings)
+        # A backup of the future was made while the clock was wrong.
+        made = [copy.path.name for copy in reversed(found) if copy.made_at <= at or copy.made_at > now]
+        return (*made, *(copy.name for copy in replaced_files(path)))
+    return ()
 
 
 def _told(gone: Counter[str]) -> tuple[int, int, int]:

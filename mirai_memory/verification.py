@@ -16,6 +16,8 @@ from mirai_memory.search import ItemKind
 from mirai_memory.services.mending import FIXES, ROWS, Fix
 from mirai_memory.unit_of_work import Store, UnitOfWork
 
+Progress = Callable[[int, int], object]
+
 _KINDS: tuple[ItemKind, ...] = ("message", "knowledge")
 _BACKUP = "restore a backup"
 _REPAIR = "repair() mends it"
@@ -96,18 +98,18 @@ class Repair:
         return {**asdict(self), "ok": self.ok, "left": [asdict(f) for f in self.left], "unread": list(self.unread)}
 
 
-def verify(database: Database, store: Store) -> Verification:
+def verify(database: Database, store: Store, *, progress: Progress | None = None) -> Verification:
     """Look at everything. Each check reads one moment; nothing is changed."""
     started = time.perf_counter()
     store.read(lambda uow: uow.maintenance.counts())  # raises where there is no memory to look at
-    counts, unread = _counted(database, store)
+    counts, unread = _counted(database, store, progress)
     checks = tuple(Fault(name, counts[name], *FAULTS[name]) for name in FAULTS)
     found = Verification(checks, tuple(unread), round(time.perf_counter() - started, 3))
     logger.info("verify: {}", "nothing found" if found.ok else ", ".join(f"{f.name} {f.count}" for f in found.faults))
     return found
 
 
-def _counted(database: Database, store: Store) -> tuple[Counter[str], list[str]]:
+def _counted(database: Database, store: Store, progress: Progress | None) -> tuple[Counter[str], list[str]]:
     steps: dict[str, Callable[[UnitOfWork], int | Counter[str]]] = {
         "integrity": lambda uow: database.dialect.damages(uow.db),
         "foreign_keys": lambda uow: uow.maintenance.verification.foreign_keys(),
@@ -115,7 +117,7 @@ def _counted(database: Database, store: Store) -> tuple[Counter[str], list[str]]
         "positions": lambda uow: uow.maintenance.verification.positions(),
         "owners": lambda uow: uow.maintenance.verification.owners(),
         "supersession": lambda uow: uow.maintenance.verification.supersession(),
-        "word_index": lambda uow: uow.maintenance.verification.index(),
+        "word_index": lambda uow: uow.maintenance.verification.index(progress),
         "vectors": lambda uow: uow.maintenance.verification.vectors(),
         "orphans": lambda uow: uow.maintenance.verification.orphans(),
     }
@@ -133,17 +135,17 @@ def _counted(database: Database, store: Store) -> tuple[Counter[str], list[str]]
     return counts, unread
 
 
-def repair(database: Database, store: Store) -> Repair:
+def repair(database: Database, store: Store, *, progress: Progress | None = None) -> Repair:
     """Mend what can be mended, in small transactions, and say what cannot."""
     if database.options.read_only:
         raise ReadOnly("this memory was opened read-only")
     started = time.perf_counter()
-    before = verify(database, store)
+    before = verify(database, store, progress=progress)
     after = before
     for _ in range(_ROUNDS):
         if after.ok:
             break
-        last, after = after, _once(database, store, after)
+        last, after = after, _once(database, store, after, progress)
         if _found(last) == _found(after):
             break
     still = {fault.name: fault.count for fault in after.faults}
@@ -152,12 +154,12 @@ def repair(database: Database, store: Store) -> Repair:
     return Repair(mended, after.faults, after.unread, round(time.perf_counter() - started, 3))
 
 
-def _once(database: Database, store: Store, found: Verification) -> Verification:
+def _once(database: Database, store: Store, found: Verification, progress: Progress | None) -> Verification:
     try:
         _Repairs(store).run(set(_found(found)))
     except Corrupt as error:  # what comes after it would read the same pages
         logger.warning("repair ended early: {}", error)
-    return verify(database, store)
+    return verify(database, store, progress=progress)
 
 
 def _found(report: Verification) -> dict[str, int]:

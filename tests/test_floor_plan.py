@@ -14,7 +14,21 @@ PACKAGE = Path(mirai_memory.__file__).parent
 LOBBY = "mirai_memory"  # the public names, made from every floor: only callers of the façade come in here
 
 FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"entities", "errors", "_ids", "_time", "_locks", "_process", "_checks", "_chat", "_render", "_version"})
+    frozenset(
+        {
+            "entities",
+            "errors",
+            "_ids",
+            "_time",
+            "_locks",
+            "_process",
+            "_checks",
+            "_chat",
+            "_render",
+            "_version",
+            "_files",
+        }
+    )
     | {"erasures", "_byte_search"},
     frozenset({"config", "_yaml", "_unclear", "logging", "embeddings", "summaries", "tokens"})
     | {"_log_files", "_log_lines", "_log_summary", "_redaction", "model_calls", "reranking"}

@@ -40,21 +40,22 @@ class UpkeepMethods(AsyncFacade[MemoryManager]):
         """
         return await self._slow(lambda memory: memory.cleanup(days, dry_run=dry_run, progress=progress))
 
-    async def verify(self) -> Verification:
+    async def verify(self, *, progress: Callback | None = None) -> Verification:
         """Look for faults in all that is stored and in all that is derived from it; each kind has a name and a count.
 
         Everything is read, in bounded memory, and nothing is changed. Others write meanwhile. Raises what any read
-        raises; a file that is damaged is told in the report.
+        raises; a file that is damaged is told in the report. ``progress(done, total)`` is called with texts.
         """
-        return await self._slow(lambda memory: memory.verify())
+        return await self._slow(lambda memory: memory.verify(progress=progress))
 
-    async def repair(self) -> Repair:
+    async def repair(self, *, progress: Callback | None = None) -> Repair:
         """Make indexes, counters and links right again, and say what cannot be mended; what is right stays untouched.
 
         In small transactions, but for words that the engine itself has lost: those take one. Vectors that were wrong
-        are wanted again. Raises ReadOnly, Busy, StorageError.
+        are wanted again. Looks before and after: ``progress(done, total)`` is called with texts, from the start each
+        time. Raises ReadOnly, Busy, StorageError.
         """
-        return await self._slow(lambda memory: memory.repair())
+        return await self._slow(lambda memory: memory.repair(progress=progress))
 
     async def forget_user(
         self, user_id: str, *, dry_run: bool = False, compact: bool = True, progress: Callback | None = None

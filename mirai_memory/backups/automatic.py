@@ -21,9 +21,9 @@ from typing import Literal
 
 from sqlalchemy import func, select, union_all
 
+from mirai_memory import _files
 from mirai_memory._locks import file_lock
 from mirai_memory._time import Clock
-from mirai_memory.backups import place
 from mirai_memory.backups.copy import back_up
 from mirai_memory.backups.report import Backup, Stage
 from mirai_memory.config import LongTermSettings
@@ -181,7 +181,7 @@ class DailyBackup:
     def _run(self, path: Path) -> None:
         try:
             folder = folder_of(path, self._settings)
-            place.make_folder(folder)
+            _files.make_folder(folder)
             with file_lock(folder / f".{path.name}.lock", wait=0):
                 if self._is_due(path):  # of several processes that were opened at once, one makes it
                     self._make(path)

@@ -11,7 +11,8 @@ from datetime import datetime
 from pathlib import Path
 from urllib.parse import quote
 
-from mirai_memory.backups import place, seal
+from mirai_memory import _files
+from mirai_memory.backups import seal
 from mirai_memory.backups.check import Beside, check, contents
 from mirai_memory.backups.report import Backup, Contents, Progress
 from mirai_memory.database import Database, Db
@@ -39,13 +40,13 @@ def back_up(
     """
     started = time.perf_counter()
     _refuse_itself(database, target)
-    place.refuse_unless_free(target, overwrite=overwrite)
-    place.make_folder(target.parent)
-    with place.draft(target) as path:
+    _files.refuse_unless_free(target, overwrite=overwrite)
+    _files.make_folder(target.parent)
+    with _files.draft(target) as path:
         copied = _copied(database, reading, path, target, progress)
         size = _checked(path, target, copied, made_at, progress)
-        place.refuse_unless_free(target, overwrite=overwrite)
-        place.publish(path, target, overwrite=overwrite)
+        _files.refuse_unless_free(target, overwrite=overwrite)
+        _files.publish(path, target, overwrite=overwrite)
     return Backup(
         path=target,
         made_at=made_at,
@@ -58,7 +59,7 @@ def back_up(
 
 def _refuse_itself(database: Database, target: Path) -> None:
     own = str(database.url.database)
-    names = {f"{own}{ending}" for ending in ("", *place.COMPANIONS)}
+    names = {f"{own}{ending}" for ending in ("", *_files.COMPANIONS)}
     if str(target) in names or (target.exists() and os.path.exists(own) and target.samefile(own)):
         raise InvalidInput("path", f"{target} is the database itself; name another file")
 
@@ -100,8 +101,8 @@ def _copy(source: sqlite3.Connection, path: Path, progress: Progress | None) -> 
 
 def _checked(path: Path, target: Path, copied: Contents, made_at: datetime, progress: Progress | None) -> int:
     """Check, sync and seal the copy; its size. The disk is at work while the check is."""
-    with place.translated(target, "the backup was made"):
-        fd = place.open_existing(path, os.O_RDWR)
+    with _files.translated(target, "the backup was made"):
+        fd = _files.open_existing(path, os.O_RDWR)
     try:
         size = os.fstat(fd).st_size
         on_disk = Beside(lambda: _synced(fd, size))
@@ -109,7 +110,7 @@ def _checked(path: Path, target: Path, copied: Contents, made_at: datetime, prog
             check(path, name=target, expected=copied, progress=progress)
         finally:
             on_disk.wait()  # its descriptor is about to be closed
-        with place.translated(target, "the backup was made"):
+        with _files.translated(target, "the backup was made"):
             seal.put(fd, seal.Seal.of(on_disk.result(), made_at, copied.revision))
             os.fsync(fd)
             return os.fstat(fd).st_size

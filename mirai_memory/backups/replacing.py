@@ -11,13 +11,13 @@ from pathlib import Path
 
 from sqlalchemy import URL
 
-from mirai_memory import schema
-from mirai_memory.backups import place
+from mirai_memory import _files, schema
 from mirai_memory.database import Database, open_database
 from mirai_memory.database.engine import Options, driver_error
 from mirai_memory.errors import Busy, Corrupt, SchemaTooNew, StorageError
 from mirai_memory.unit_of_work import is_open
 
+_REPLACED = ".replaced-"  # then the time of it
 _PATIENCE_MS = 1_000  # for somebody who is only just closing it
 
 
@@ -37,18 +37,18 @@ def replace(target: Path, new: Path, now: datetime) -> Path | None:
     Raises Busy where somebody else has the old one open, ForeignDatabase where it is no memory: it stays as it is then.
     """
     refuse_unless_replaceable(target)
-    with place.translated(target, "it was restored"):
+    with _files.translated(target, "it was restored"):
         if not target.exists():
             _set_companions_aside(target, _free_name(target, now))
             os.replace(new, target)
-            place.sync_folder(target.parent)
+            _files.sync_folder(target.parent)
             return None
         with _alone(target):
             kept = _free_name(target, now)
             _set_companions_aside(target, kept)
             _keep(target, kept)
             os.replace(new, target)
-            place.sync_folder(target.parent)
+            _files.sync_folder(target.parent)
         return kept
 
 
@@ -97,13 +97,19 @@ def _close(database: Database, connection: object) -> None:
 
 
 def _free_name(target: Path, now: datetime) -> Path:
-    name = f"{target.name}.replaced-{now:%Y%m%dT%H%M%SZ}"
+    name = f"{target.name}{_REPLACED}{now:%Y%m%dT%H%M%SZ}"
     number = 1
     kept = target.with_name(name)
-    while any(os.path.lexists(f"{kept}{ending}") for ending in ("", *place.COMPANIONS)):
+    while any(os.path.lexists(f"{kept}{ending}") for ending in ("", *_files.COMPANIONS)):
         number += 1
         kept = target.with_name(f"{name}-{number}")
     return kept
+
+
+def replaced_files(target: Path) -> list[Path]:
+    """The files that ``replace`` has put aside for this one, the oldest first. Raises OSError."""
+    beside = (path for path in target.parent.iterdir() if path.name.startswith(f"{target.name}{_REPLACED}"))
+    return sorted(path for path in beside if not path.name.endswith(_files.COMPANIONS))
 
 
 def _set_companions_aside(target: Path, kept: Path) -> None:

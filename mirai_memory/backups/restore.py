@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from mirai_memory import schema
+from mirai_memory import _files, schema
 from mirai_memory._time import Clock
-from mirai_memory.backups import place, replacing, seal
+from mirai_memory.backups import replacing, seal
 from mirai_memory.backups.check import check, sqlite_database
 from mirai_memory.backups.replay import replay
 from mirai_memory.backups.report import Contents, Progress, Restored
@@ -60,10 +60,10 @@ def restore(
     _refuse_unless_readable(backup)
     if backup.exists() and target.exists() and backup.samefile(target):
         raise StorageError(f"{backup} is the target itself; name another one")
-    place.make_folder(target.parent)
+    _files.make_folder(target.parent)
     with prepared(backup, target, (target, *others), clock, progress) as found:
-        with place.translated(target, "it was restored"):
-            place.sync_file(found.path)
+        with _files.translated(target, "it was restored"):
+            _files.sync_file(found.path)
         kept = replacing.replace(target, found.path, clock())
     return Restored(
         path=target,
@@ -85,7 +85,7 @@ def prepared(
 ) -> Iterator[Prepared]:
     """A database made of the backup in a passing folder beside ``target``: checked, upgraded, without the forgotten."""
     _refuse_unless_readable(backup)
-    with place.workshop(target) as folder:
+    with _files.workshop(target) as folder:
         path = folder / "memory.db"
         found_seal = _copied(backup, path, progress)
         contents = check(path, name=backup, progress=progress)
@@ -120,11 +120,11 @@ def _refuse_unless_readable(backup: Path) -> None:
 
 def _copied(backup: Path, path: Path, progress: Progress | None) -> seal.Seal | None:
     """The bytes of the backup at ``path``, and its seal, which they match. Raises Corrupt."""
-    with place.translated(backup, "it was read"):
-        source = place.open_existing(backup)
+    with _files.translated(backup, "it was read"):
+        source = _files.open_existing(backup)
     try:
-        with place.translated(path, "the backup was copied"):
-            target = place.open_new(path)
+        with _files.translated(path, "the backup was copied"):
+            target = _files.open_new(path)
             try:
                 return _copied_bytes(source, target, backup, progress)
             finally:

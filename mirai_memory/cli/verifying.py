@@ -10,6 +10,7 @@ import typer
 from mirai_memory.cli.failures import FAILED, say
 from mirai_memory.cli.options import DEFAULT_USER, Config, Db, Json, User, Yes, go_ahead_or_exit, opened
 from mirai_memory.cli.output import print_json, print_table
+from mirai_memory.cli.progress import shown
 
 if TYPE_CHECKING:
     from mirai_memory.verification import Fault
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 
 def verify(user: User = DEFAULT_USER, db: Db = None, config: Config = None, as_json: Json = False) -> None:
     """Look for faults in all that is stored, of all users; exit code 1 where there are any. Nothing is changed."""
-    with opened(db, config) as memory:
-        report = memory.verify()
+    with opened(db, config) as memory, shown("looking") as progress:
+        report = memory.verify(progress=progress)
     if as_json:
         print_json(report.to_dict())
     else:
@@ -41,13 +42,15 @@ def repair(
     Looks first, prints what is wrong, and asks. Exit code 1 where something is left that cannot be mended.
     """
     with opened(db, config) as memory:
-        found = memory.verify()
+        with shown("looking") as progress:
+            found = memory.verify(progress=progress)
         if not found.ok:
             say("found, and to be mended as far as that goes:")
             for fault in found.faults:
                 say(f"{fault.name}: {fault.count:,} {fault.meaning}; {fault.advice}")
             go_ahead_or_exit(yes)
-        done = memory.repair()
+        with shown("mending") as progress:
+            done = memory.repair(progress=progress)
     if as_json:
         print_json(done.to_dict())
     elif done.mended:

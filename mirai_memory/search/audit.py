@@ -61,6 +61,12 @@ def compared(db: Db, kind: ItemKind, after: int) -> list[Compared]:
     return [_compared(kind, row) for row in rows]
 
 
+def item_count(db: Db, kind: ItemKind) -> int:
+    """How many items ``all_compared`` has."""
+    items = _MESSAGES if kind == "message" else _KNOWLEDGE
+    return int(db.execute(select(func.count()).select_from(items).where(INDEXED[kind])).scalar_one())
+
+
 def all_compared(db: Db, kind: ItemKind) -> Iterator[Compared]:
     """Every item of the index, in order of id."""
     after = 0

@@ -6,7 +6,7 @@ Counts are of the rows of one transaction. What a function here counts, its neig
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, Select, and_, func, not_, or_, select
@@ -31,6 +31,7 @@ _EARLIER = MESSAGES.alias("earlier")
 _BATCH = 2_000
 # A vector, its text and the row it belongs to; texts may be long.
 _VECTORS = 200
+_TOLD = 1_000  # items between two calls of a progress
 
 # References that lead nowhere. Of the first two the row itself has nowhere to be; the others only lose a link.
 HOMELESS_MESSAGES = ~any_row().where(SESSIONS.c.id == MESSAGES.c.session_id)
@@ -137,13 +138,20 @@ class Verification(Service):
     def supersession(self) -> int:
         return self._count(KNOWLEDGE, or_(WRONG_SUCCESSOR, UNDATED, UNENDED, SECOND_OPEN))
 
-    def index(self) -> Counter[str]:
-        """Of the word index: rows that are wrong or missing, places, and scopes that count wrongly."""
+    def index(self, progress: Callable[[int, int], object] | None = None) -> Counter[str]:
+        """Of the word index: rows that are wrong or missing, places, and scopes that count wrongly.
+
+        Every text is analysed again, which is most of the work: ``progress(done, total)`` is called with items.
+        """
         found: Counter[str] = Counter()
+        done, total = 0, sum(audit.item_count(self._db, kind) for kind in KINDS)
         for kind in KINDS:
             wanted = Tally()
             wrong = set()
             for item in audit.all_compared(self._db, kind):
+                done += 1
+                if progress is not None and (done % _TOLD == 0 or done == total):
+                    progress(done, max(done, total))  # values that are not current yet come on top
                 if not item.words_right:
                     wrong.add(item.entry.id)
                 found["word_places"] += not item.place_right

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
 import os
-import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from mirai_memory import _files
 from mirai_memory._version import __version__
 from mirai_memory.errors import InvalidInput, StorageError, StorageFull
 from mirai_memory.services.exports import Exports
@@ -22,7 +21,6 @@ from mirai_memory.transfer.reports import UserExport
 Progress = Callable[[int, int], object]
 _EVERY = 1_000  # lines between two calls of ``progress``
 _BUFFER = 1 << 18
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class _Sink:
@@ -113,9 +111,9 @@ def _new_file(path: Path) -> Iterator[BinaryIO]:
             raise InvalidInput("target", "has a NUL")
         if os.path.lexists(path):
             raise InvalidInput("target", "is there already; name a new file")
-        partial = path.with_name(f".{secrets.token_hex(8)}.partial")
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
-        fd = os.open(partial, flags | getattr(os, "O_BINARY", 0), 0o600)
+        _files.sweep(path.parent)  # it holds what somebody said
+        partial = _files.unfinished(path, "export")
+        fd = _files.open_new(partial)
         try:
             with open(fd, "wb", buffering=_BUFFER) as file:
                 yield file
@@ -141,24 +139,14 @@ def _name(partial: Path, path: Path) -> None:
         raise InvalidInput("target", "was made by somebody else meanwhile; name a new file") from None
     except OSError:
         os.rename(partial, path)  # a file system without links
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """A name is on the disk only when its folder is; where folders cannot be opened, it is not needed."""
-    if os.name == "posix":
-        with suppress(OSError):
-            fd = os.open(folder, os.O_RDONLY)
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
+    with suppress(OSError):  # a file system that does not sync folders
+        _files.sync_folder(path.parent)
 
 
 def storage_error(error: OSError) -> StorageError:
     why = error.strerror or type(error).__name__
     return (
         StorageFull("no space is left for the export")
-        if error.errno in _FULL
+        if error.errno in _files.FULL
         else StorageError(f"the export cannot be written: {why}")
     )

@@ -70,6 +70,15 @@ def warnings() -> Any:
 # --- daily ------------------------------------------------------------------------------------------------------------
 
 
+def test_it_is_the_default(path: Path, clock: FrozenClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MIRAI_MEMORY__LONG_TERM__BACKUP_ENABLED")
+    with MemoryManager(path, clock=clock) as memory:
+        fill(memory)
+    clock.advance(days=1)
+    MemoryManager(path, clock=clock).close()
+    assert _made(path.parent / "backups") == ["daily 16T12"]
+
+
 def test_the_first_is_made_a_day_after_the_first_row_and_then_one_a_day(opened: Opened, clock: FrozenClock) -> None:
     assert opened(fill) == []
     clock.advance(hours=23.9)

@@ -28,8 +28,9 @@ from mirai_memory import (
     Message,
     StorageError,
     StorageFull,
+    _files,
 )
-from mirai_memory.backups import copy, place
+from mirai_memory.backups import copy
 
 GUARD = 120
 
@@ -435,7 +436,6 @@ def _outcome(call: Callable[[], Any]) -> type[StorageError] | None:
 KILLED = """
 import os, signal, sys
 from mirai_memory import MemoryManager
-from mirai_memory.backups import copy, place
 path, target, at = sys.argv[1:]
 def die(*arguments, **more):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -485,5 +485,5 @@ def test_what_is_not_ours_is_not_swept_away(tmp_path: Path) -> None:
         (tmp_path / name).write_text("")
         os.utime(tmp_path / name, (0, 0))
     (tmp_path / ".mirai-backup-0123456789abcdef").symlink_to(tmp_path / "x.db")
-    place.sweep(tmp_path)
+    _files.sweep(tmp_path)
     assert len(list(tmp_path.iterdir())) == 5

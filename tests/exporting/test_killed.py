@@ -1,4 +1,4 @@
-"""``kill -9`` in the middle of an import: all of the file is there, or nothing of it."""
+"""``kill -9`` in the middle of an import or an export: all of it is there, or nothing."""
 
 from __future__ import annotations
 
@@ -81,3 +81,28 @@ def test_all_of_it_is_there(url: str, file: Path) -> None:
     with MemoryManager(url) as memory:
         assert memory.import_user(BytesIO(exported(memory))).messages_there == MESSAGES
         assert memory.import_user(file).messages_there == MESSAGES
+
+
+EXPORTING = """
+import os, signal, sys
+from mirai_memory import MemoryManager
+with MemoryManager(sys.argv[1]) as memory:
+    memory.export_user("alice", sys.argv[2], progress=lambda done, total: os.kill(os.getpid(), signal.SIGKILL))
+"""
+
+
+def test_what_a_killed_export_has_left_goes_with_a_later_one(sqlite_url: str, tmp_path: Path) -> None:
+    target = tmp_path / "there" / "alice.jsonl"
+    target.parent.mkdir()
+    with MemoryManager(sqlite_url) as memory:
+        memory.create_session("alice")
+        done = subprocess.run([sys.executable, "-c", EXPORTING, sqlite_url, target], check=False, timeout=GUARD)
+        assert done.returncode == -signal.SIGKILL
+        [left] = target.parent.iterdir()
+        assert left.name != target.name
+        memory.export_user("alice", target)
+        assert left.exists(), "it may be another's, who is still at work"
+        a_day_ago = target.stat().st_mtime - 86_401
+        os.utime(left, (a_day_ago, a_day_ago))
+        memory.export_user("alice", target.with_name("again.jsonl"))
+        assert sorted(path.name for path in target.parent.iterdir()) == ["again.jsonl", "alice.jsonl"]

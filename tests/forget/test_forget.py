@@ -238,6 +238,11 @@ def test_backups_that_are_older_are_named(sqlite_url: str, clock: FrozenClock) -
         later = memory.forget_user("bob")
         assert len(later.backups) == 2
         assert erasures.erased(sqlite_url, "alice") == receipt.started_at
+    aside = Path(f"{sqlite_url}.replaced-20260115T120000Z")
+    for ending in ("", "-wal"):
+        Path(f"{aside}{ending}").write_bytes(b"")
+    with MemoryManager(sqlite_url, clock=clock) as memory:
+        assert memory.forget_user("alice").backups[-1:] == (aside.name,), "what a restore has put aside"
 
 
 def test_a_memory_that_is_read_only_forgets_nothing(sqlite_url: str) -> None:

@@ -304,3 +304,9 @@ def answers(memory: MemoryManager) -> list[list[tuple[int | None, float]]]:
     ]
     facts = [memory.search_knowledge("green tea in Ufa", user_id=owner) for owner in ("alice", "bob")]
     return [[(item.id, round(item.score or 0.0, 9)) for item in items] for items in [*found, *facts]]
+
+
+def test_how_far_it_has_come_is_told(filled: MemoryManager) -> None:
+    told: list[tuple[int, int]] = []
+    assert filled.verify(progress=lambda done, total: told.append((done, total))).ok
+    assert told == [(25, 25)]

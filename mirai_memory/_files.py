@@ -12,13 +12,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Literal
 
 from mirai_memory.errors import Conflict, MiraiMemoryError, ReadOnly, StorageError, StorageFull
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _REFUSED = {errno.EROFS, errno.EACCES, errno.EPERM}
 _FLAGS = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
-_UNFINISHED = re.compile(r"\.mirai-(backup|restore)-[0-9a-f]{16}")
+_UNFINISHED = re.compile(r"\.mirai-(backup|restore|export)-[0-9a-f]{16}")
 _STALE = 86_400.0  # seconds after which what is unfinished was left by a process that died
 # What SQLite would take for a part of the file beside which it stands.
 COMPANIONS = ("-wal", "-journal", "-shm")
@@ -26,7 +27,7 @@ COMPANIONS = ("-wal", "-journal", "-shm")
 
 def storage_error(error: OSError, path: Path, doing: str) -> StorageError:
     """Our error for what the system said; ``doing`` names what failed."""
-    if error.errno in _FULL:
+    if error.errno in FULL:
         return StorageFull(f"no space is left at {path.parent} while {doing}; nothing was kept of it")
     if error.errno in _REFUSED:
         return ReadOnly(f"{path} may not be written or read while {doing}: {error.strerror}")
@@ -85,11 +86,16 @@ def refuse_unless_free(path: Path, *, overwrite: bool) -> None:
             raise Conflict("backup", str(path), "exists already; name another file, or overwrite it")
 
 
+def unfinished(target: Path, what: Literal["backup", "restore", "export"]) -> Path:
+    """A name beside ``target`` for what shall become it; ``sweep`` knows it again."""
+    return target.parent / f".mirai-{what}-{secrets.token_hex(8)}"
+
+
 @contextmanager
 def draft(target: Path) -> Iterator[Path]:
     """A new empty file beside ``target``; gone at the end, unless ``publish`` has given it its name."""
     folder = target.parent
-    path = folder / f".mirai-backup-{secrets.token_hex(8)}"
+    path = unfinished(target, "backup")
     with translated(target, "the backup was made"):
         sweep(folder)
         os.close(open_new(path))
@@ -104,7 +110,7 @@ def draft(target: Path) -> Iterator[Path]:
 @contextmanager
 def workshop(target: Path) -> Iterator[Path]:
     """A new folder beside ``target``, for its owner alone; gone at the end with all that is in it."""
-    path = target.parent / f".mirai-restore-{secrets.token_hex(8)}"
+    path = unfinished(target, "restore")
     with translated(target, "it was restored"):
         sweep(target.parent)
         path.mkdir(mode=0o700)
