@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ from mirai_memory.database.hot import HotStatement
 from mirai_memory.models import MessageRow
 from mirai_memory.search.cache import ScopeCache
 from mirai_memory.search.layout import Layout
-from mirai_memory.search.postings import PLACES, SCOPES, Corpus, ScopeCounts
+from mirai_memory.search.postings import PLACES, Corpus, ScopeCounts
 
 # A scope with more messages is not read as a whole: its layout would take over 20 MB, and most of a second to read.
 MOST = 250_000
@@ -26,18 +27,19 @@ _MESSAGES = MessageRow.table()
 _NEIGHBOURS = _MESSAGES.alias("neighbours")
 _COLUMNS = [PLACES.c[name] for name in ("id", "session", "position", "speaker", "cues", "length", "time")]
 _READ = HotStatement(select(*_COLUMNS).where(PLACES.c.scope == bind("scope"), PLACES.c.id > bind("after")))
+# In two steps, each of which can be read in one way only: a join of all four tables was begun at the scope, and read
+# every message of it for the few that were wanted (measured: 42 s among 200,000).
 _AROUND = (
-    select(*_COLUMNS)
+    select(_NEIGHBOURS.c.user_id, _NEIGHBOURS.c.id)
     .select_from(_MESSAGES)
     .join(
         _NEIGHBOURS,
         (_NEIGHBOURS.c.session_id == _MESSAGES.c.session_id)
         & _NEIGHBOURS.c.position.between(_MESSAGES.c.position - REACH, _MESSAGES.c.position + REACH),
     )
-    .join(SCOPES, (SCOPES.c.kind == "message") & (SCOPES.c.user_id == _NEIGHBOURS.c.user_id))
-    .join(PLACES, (PLACES.c.scope == SCOPES.c.id) & (PLACES.c.id == _NEIGHBOURS.c.id))
     .where(_MESSAGES.c.id.in_(bind("ids", expanding=True)))
 )
+_THESE = select(*_COLUMNS).where(PLACES.c.scope == bind("scope"), PLACES.c.id.in_(bind("ids", expanding=True)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +83,18 @@ class Layouts:
         last = max((row[0] for row in rows), default=known.last)
         return _Known(scope.removals, last, known.layout.extended(rows))
 
-    def around(self, db: Db, ids: Sequence[int]) -> Layout:
+    def around(self, db: Db, corpus: Corpus, ids: Sequence[int]) -> Layout:
         """These messages, and the ones near them in their sessions."""
-        rows: dict[int, Row[Any]] = {}
+        near: dict[str, set[int]] = defaultdict(set)
         for chunk in chunks(ids):
-            rows.update((row.id, row) for row in db.execute(_AROUND, {"ids": chunk}))
-        return Layout.of([tuple(row) for row in rows.values()])
+            for user_id, id in db.execute(_AROUND, {"ids": chunk}):
+                near[user_id].add(id)
+        rows: list[Row[Any]] = []
+        scopes = {scope.user_id: scope.id for scope in corpus.scopes}
+        for user_id, neighbours in near.items():
+            for chunk in chunks(sorted(neighbours)):
+                rows += db.execute(_THESE, {"scope": scopes[user_id], "ids": chunk}).all()
+        return Layout.of([tuple(row) for row in rows])
 
 
 def _rows(db: Db, scope: ScopeCounts, after: int) -> list[Any]:

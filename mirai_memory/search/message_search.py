@@ -51,7 +51,7 @@ class MessageSearch:
         found = self._look_up(db, query, corpus, only, shared=shared)
         layout = self._layouts.whole(db, corpus, shared=shared)
         if layout is None:
-            layout = self._layouts.around(db, _candidates(found))
+            layout = self._layouts.around(db, corpus, _candidates(found))
         if not len(layout):
             return []
         values, eligible = _signals(query, corpus, layout, found)

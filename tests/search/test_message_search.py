@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mirai_memory import MemoryManager, Message, load_settings
+from mirai_memory import MemoryManager, Message, UnitOfWork, load_settings
 from mirai_memory.search import layouts, message_search, postings
 from mirai_memory.testing import FakeEmbedder
 from mirai_memory.testing.clock import FrozenClock
@@ -257,6 +257,34 @@ def test_a_large_scope_does_not_reach_into_others(memory: MemoryManager, monkeyp
     found = memory.for_user("alice").search_messages("bridge 3", limit=100)
     assert found
     assert {message.session_id for message in found} <= {session.id for session in memory.list_sessions("alice")}
+
+
+def _work(memory: MemoryManager, query: str) -> int:
+    """How many thousand steps of its virtual machine SQLite takes for a search."""
+    steps = 0
+
+    def counted() -> None:
+        nonlocal steps
+        steps += 1
+
+    def find(uow: UnitOfWork) -> list[Message]:
+        uow._work.db.connection.driver_connection.set_progress_handler(counted, 1_000)
+        return uow.messages.search(query, limit=10)
+
+    found = memory._store.read(find, owner="alice")
+    assert len(found) == 10
+    return steps
+
+
+def test_a_search_in_a_large_scope_does_not_read_all_of_it(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layouts, "MOST", 10)
+    with MemoryManager(sqlite_url) as memory:
+        for number in range(4):
+            say(memory, new_session(memory), *(f"good tea {number}" for _ in range(60)))
+        before = _work(memory, "tea 3")
+        for number in range(20):
+            say(memory, new_session(memory), *(f"rain {number} {place}" for place in range(200)))
+        assert _work(memory, "tea 3") < 2 * before + 20
 
 
 def test_the_administrator_finds_everybody_s_without_vectors(embedded: MemoryManager) -> None:
