@@ -81,6 +81,7 @@ def test_what_limits_and_the_window_left_out_is_listed(alice: Alice) -> None:
     assert all(item.id is not None and item.tokens > 0 for item in omitted)
 
 
+@pytest.mark.long
 def test_cut_order_as_the_budget_shrinks(alice: Alice) -> None:
     full = alice.memory.build_context(alice.session_id)
     seen: list[tuple[int, ...]] = []

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import pytest
+
 from mirai_memory import Busy, Knowledge, MemoryManager, Message, Task, UnitOfWork, UserMemory
 
 THREADS = 32
@@ -128,6 +130,7 @@ class _Worker:
         assert self.own.get_active_sessions()
 
 
+@pytest.mark.long
 def test_thirty_two_threads_on_one_memory(memory: MemoryManager) -> None:
     workers = [_Worker(memory, number) for number in range(THREADS)]
     assert _together([worker.work for worker in workers]) == workers

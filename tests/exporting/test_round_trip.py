@@ -429,6 +429,7 @@ def test_the_async_memory_has_them_too(sqlite_url: str, tmp_path: Path) -> None:
     assert asyncio.run(_async_round_trip(sqlite_url, tmp_path / "a.jsonl")) == (1, 1)
 
 
+@pytest.mark.long
 def test_a_large_memory_goes_through_a_little_at_a_time(sqlite_memory: MemoryManager, tmp_path: Path) -> None:
     """Forty megabytes of text."""
     session = sqlite_memory.create_session("alice").id

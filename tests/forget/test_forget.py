@@ -80,7 +80,7 @@ def test_whoever_has_nothing_is_forgotten_too(memory: MemoryManager) -> None:
     assert (receipt.state, receipt.rows) == ("done", 0)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(1, 6))])
 def test_no_byte_is_left_in_any_file(sqlite_url: str, seed: int) -> None:
     """Deleting zeroes rows where they stand; what the engine has moved from page to page it zeroes nowhere."""
     with MemoryManager(sqlite_url) as memory:
@@ -148,6 +148,7 @@ def test_the_files_may_be_written_anew_later(sqlite_url: str) -> None:
         assert CANARY.encode() not in bytes_beside(sqlite_url)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(5))
 def test_killed_at_any_moment_it_is_ended_by_the_next(sqlite_url: str, seed: int) -> None:
     with MemoryManager(sqlite_url) as memory:

@@ -219,6 +219,7 @@ def test_other_databases_and_other_files_are_told_apart(lite: UserMemory) -> Non
     assert detect_format("text") is None
 
 
+@pytest.mark.long
 def test_a_long_session_is_read_in_bounded_memory(lite: UserMemory) -> None:
     def peak(name: str, rows: int) -> int:
         fill = (

@@ -358,6 +358,7 @@ def test_a_line_too_long_to_be_held_is_a_fault_of_its_own(lite: UserMemory) -> N
     assert report.faults[0].place == "chat.dat, line 1"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("wrap", [("[", "]", ","), ('{"messages": [', '], "id": "x"}', ","), ("", "\n", "\n")])
 def test_a_long_list_is_imported_in_bounded_memory(lite: UserMemory, wrap: tuple[str, str, str]) -> None:
     def peak(count: int, name: str) -> int:

@@ -103,6 +103,7 @@ def test_the_memory_is_closed_and_its_file_is_private(pytester: pytest.Pytester)
     result.assert_outcomes(passed=2)
 
 
+@pytest.mark.long
 def test_a_memory_fixture_of_the_project_s_own_takes_its_place(pytester: pytest.Pytester) -> None:
     own = """
         import pytest
@@ -177,6 +178,7 @@ FINE = """
 """
 
 
+@pytest.mark.long
 def test_the_canary_is_silent_where_owners_are_kept_apart(pytester: pytest.Pytester) -> None:
     run(pytester, FINE).assert_outcomes(passed=4)
 
@@ -255,6 +257,7 @@ def test_the_canary_works_on_every_engine(memory: MemoryManager) -> None:
         canary.inspect("call", mine.list_sessions())
 
 
+@pytest.mark.long
 def test_the_template_is_copied_whole(pytester: pytest.Pytester, tmp_path: Path) -> None:
     result = run(
         pytester,

@@ -15,6 +15,8 @@ from mirai_memory.testing import FakeEmbedder
 from mirai_memory.testing.clock import FrozenClock
 from mirai_memory.testing.contract.making import new_session, say
 
+pytestmark = pytest.mark.long
+
 SCRIPT = """
 import json, sys
 from mirai_memory import Knowledge, MemoryManager, Message, load_settings
