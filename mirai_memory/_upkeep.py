@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import BinaryIO
 
 from mirai_memory import _checks
@@ -11,7 +12,9 @@ from mirai_memory._facade import Facade
 from mirai_memory.backups import Backup, DailyBackup, Drill, Restored
 from mirai_memory.backups import calls as backups
 from mirai_memory.config import Settings
+from mirai_memory.copying import Copied, copy_memory
 from mirai_memory.database.urls import sqlite_path
+from mirai_memory.errors import InvalidInput
 from mirai_memory.forgetting import Erasure
 from mirai_memory.retention import Cleanup, clean_up
 from mirai_memory.retention import Progress as Callback
@@ -138,6 +141,22 @@ class Upkeep(Facade):
         Raises what ``restore_backup`` raises for a backup that is of no use.
         """
         return backups.try_out(self._database.url, self._settings.long_term, path, self._clock, progress=progress)
+
+    def copy_to(self, other: Upkeep, *, progress: Callback | None = None) -> Copied:
+        """Make ``other``, a memory of either engine that is empty, hold exactly what this one holds; ids stay.
+
+        Read at one moment, while others go on writing here; nobody may use the other meanwhile. Rows and checksums of
+        every table are compared on both sides at the end. Cut short, it is gone on with by the next call; called again
+        later it moves what has changed here since. ``progress(done, total)`` is called with rows. Raises Conflict for
+        a memory that holds something else, or was used since it was copied; InvalidInput for this memory itself;
+        StorageError and its kin.
+        """
+        if not isinstance(other, Upkeep):
+            raise InvalidInput("other", f"must be a MemoryManager, not {type(other).__name__}")
+        with other._vectorizer.paused() if other._vectorizer is not None else nullcontext():
+            done = copy_memory(self._store, self._database, other._store, other._database, progress=progress)
+        other._want_vectors()
+        return done
 
     # One owner, out and in
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -87,7 +87,7 @@ class Vectorizer:
         self._lock_path = lock_path
         self._worker = OncePerProcess(lambda: _Worker(self._work_off))
         self._writes = not read_only
-        self._closed = False
+        self._closed = self._paused = False
 
     @property
     def model(self) -> str:
@@ -162,6 +162,15 @@ class Vectorizer:
         logger.info("vectors made anew: {}", made)
         return made
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Inside, no vector is begun: the rows that want one are being written, and compared, by somebody."""
+        self._paused = True
+        try:
+            yield
+        finally:
+            self._paused = False
+
     def close(self) -> None:
         """End the thread in the background, after the batch that it is at."""
         self._closed = True
@@ -183,6 +192,8 @@ class Vectorizer:
 
     def _fill(self, limit: int, owner: str | None) -> int:
         """Make the next wanted vectors; how many rows that was. Raises EmbeddingError."""
+        if self._paused:
+            return 0
         items = self._store.read(lambda uow: uow.vectors.pending(self.model, limit=limit, owner=owner))
         if not items:
             return 0

@@ -835,6 +835,11 @@ def _an_export() -> bytes:
         return file.getvalue()
 
 
+def _copied(memory: MemoryManager) -> None:
+    with MemoryManager(":memory:") as other:
+        memory.copy_to(other)
+
+
 def _calls(session_id: str) -> dict[str, Callable[[MemoryManager], Any]]:
     """One call of every public method that reaches the database."""
     return {
@@ -882,6 +887,7 @@ def _calls(session_id: str) -> dict[str, Callable[[MemoryManager], Any]]:
         "export_user": lambda m: m.export_user("alice", BytesIO()),
         "import_user": lambda m: m.import_user(BytesIO(_an_export())),
         "forget_user": lambda m: m.forget_user("alice"),
+        "copy_to": lambda m: _copied(m),
         "verify": lambda m: m.verify(),
         "repair": lambda m: m.repair(),
         "get_stats": lambda m: m.get_stats(),

@@ -52,6 +52,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "verification",
             "retention",
             "transfer",
+            "copying",
         }
     )
     | {"backups"},

@@ -411,6 +411,7 @@ UOW_ATTEMPTS: dict[str, tuple[UowAttempt, ...]] = {
     "contexts.subject": (lambda u, i: u.contexts.subject(i.session, None),),
     # These know no owner: one owner's unit of work must not offer them, or must not let them look.
     "maintenance.counts": (lambda u, i: u.maintenance.counts() == {},),  # and see the test below
+    "maintenance.copies": (lambda u, i: u.maintenance.copies.counts(),),
     "maintenance.erasing": (lambda u, i: u.maintenance.erasing.erase(i.owner, rows=9),),
     "maintenance.mending": (lambda u, i: u.maintenance.mending.mend_postings("message"),),
     "maintenance.merge_index": (lambda u, i: u.maintenance.merge_index("message", begin=True),),

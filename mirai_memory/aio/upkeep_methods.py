@@ -6,8 +6,10 @@ import os
 from collections.abc import Sequence
 from typing import BinaryIO
 
+from mirai_memory._upkeep import Upkeep
 from mirai_memory.aio.facade import AsyncFacade
 from mirai_memory.backups import Backup, Drill, Restored
+from mirai_memory.copying import Copied
 from mirai_memory.forgetting import Erasure
 from mirai_memory.manager import MemoryManager
 from mirai_memory.retention import Cleanup
@@ -115,6 +117,17 @@ class UpkeepMethods(AsyncFacade[MemoryManager]):
         Raises what ``restore_backup`` raises for a backup that is of no use.
         """
         return await self._slow(lambda memory: memory.drill_backup(path, progress=progress))
+
+    async def copy_to(self, other: Upkeep, *, progress: Callback | None = None) -> Copied:
+        """Make ``other``, a memory of either engine that is empty, hold exactly what this one holds; ids stay.
+
+        Read at one moment, while others go on writing here; nobody may use the other meanwhile. Rows and checksums of
+        every table are compared on both sides at the end. Cut short, it is gone on with by the next call; called again
+        later it moves what has changed here since. ``progress(done, total)`` is called with rows. Raises Conflict for
+        a memory that holds something else, or was used since it was copied; InvalidInput for this memory itself;
+        StorageError and its kin.
+        """
+        return await self._slow(lambda memory: memory.copy_to(other, progress=progress))
 
     async def export_user(
         self, user_id: str, target: str | os.PathLike[str] | BinaryIO, *, progress: Callback | None = None

@@ -13,6 +13,7 @@ from mirai_memory.cli import (
     cleaning,
     config,
     context,
+    copying,
     db,
     demo,
     exporting,
@@ -79,6 +80,7 @@ app.command("forget", epilog=examples("forget --user alice --dry-run", "forget -
 app.command("backup", epilog=examples("backup", "backup copy.db --overwrite"))(backups.backup)
 app.command("restore", epilog=examples("restore copy.db --db data/mirai_memory.db"))(backups.restore)
 app.command("drill", epilog=examples("drill", "drill copy.db --json"))(backups.drill)
+app.command("copy", epilog=examples("copy --to postgresql+psycopg://user@host/database"))(copying.copy)
 app.add_typer(knowledge.app, name="knowledge")
 app.add_typer(preferences.app, name="prefs")
 app.add_typer(tasks.app, name="tasks")

@@ -9,22 +9,36 @@ from sqlalchemy import ColumnElement, Row, Table, select
 
 from mirai_memory.database import Db
 from mirai_memory.models import KnowledgeRow, MessageRow
-from mirai_memory.search.base import Entry
+from mirai_memory.search.base import Entry, ItemKind
 from mirai_memory.search.terms import knowledge_terms, message_place, message_terms
 
 _BATCH = 2_000
 _MESSAGES, _KNOWLEDGE = MessageRow.table(), KnowledgeRow.table()
+_IS_CHAT = _MESSAGES.c.kind == "chat"
+_IS_OPEN = _KNOWLEDGE.c.superseded_at.is_(None) & _KNOWLEDGE.c.valid_to.is_(None)
 
 
 def messages(db: Db) -> Iterator[list[Entry]]:
-    for rows in _batches(db, _MESSAGES, _MESSAGES.c.kind == "chat"):
+    for rows in _batches(db, _MESSAGES, _IS_CHAT):
         yield [_message(row) for row in rows]
 
 
 def knowledge(db: Db) -> Iterator[list[Entry]]:
-    is_open = _KNOWLEDGE.c.superseded_at.is_(None) & _KNOWLEDGE.c.valid_to.is_(None)
-    for rows in _batches(db, _KNOWLEDGE, is_open):
-        yield [Entry(row.id, row.user_id, knowledge_terms(row.key, row.value)) for row in rows]
+    for rows in _batches(db, _KNOWLEDGE, _IS_OPEN):
+        yield [_fact(row) for row in rows]
+
+
+def entries(db: Db, kind: ItemKind, ids: Sequence[int]) -> list[Entry]:
+    """Of these items, those that are in the index."""
+    if kind == "message":
+        rows = db.execute(select(_MESSAGES).where(_MESSAGES.c.id.in_(ids), _IS_CHAT).order_by(_MESSAGES.c.id))
+        return [_message(row) for row in rows]
+    rows = db.execute(select(_KNOWLEDGE).where(_KNOWLEDGE.c.id.in_(ids), _IS_OPEN).order_by(_KNOWLEDGE.c.id))
+    return [_fact(row) for row in rows]
+
+
+def _fact(row: Row[Any]) -> Entry:
+    return Entry(row.id, row.user_id, knowledge_terms(row.key, row.value))
 
 
 def _message(row: Row[Any]) -> Entry:

@@ -11,6 +11,7 @@ from mirai_memory import _checks
 from mirai_memory.models import KnowledgeRow, SessionRow, TaskRow
 from mirai_memory.search import ItemKind
 from mirai_memory.services.base import Service
+from mirai_memory.services.copies import Copies
 from mirai_memory.services.erasing import Erasing
 from mirai_memory.services.mending import Mending
 from mirai_memory.services.verification import Verification
@@ -47,6 +48,11 @@ class Maintenance(Service):
     def mending(self) -> Mending:
         """Putting it right."""
         return Mending(self._work)
+
+    @property
+    def copies(self) -> Copies:
+        """Rows of every table, as another database has them too."""
+        return Copies(self._work)
 
     def merge_index(self, kind: ItemKind, *, begin: bool) -> bool:
         """A step of bringing the word index in order; whether there is more to do."""

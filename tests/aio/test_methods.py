@@ -45,7 +45,7 @@ NOT_AWAITED = {"for_user"}
 # They may ask an embedder, a reranker or a counter, or take more than one transaction.
 SLOW = {
     "backup", "drill_backup", "restore_backup",
-    "forget_user", "repair", "verify", "verify_forgotten",
+    "copy_to", "forget_user", "repair", "verify", "verify_forgotten",
     "add_knowledge", "add_knowledge_many", "build_context", "cleanup", "cleanup_old_sessions", "export_user",
     "get_conversation_history", "health", "import_user", "recall", "search_knowledge", "search_messages",
 }  # fmt: skip

@@ -1,0 +1,8 @@
+"""The owners of the tests of exports have something of everything."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "exporting"))
