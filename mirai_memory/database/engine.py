@@ -14,6 +14,7 @@ from sqlalchemy import URL, Connection, Engine, Pool, RootTransaction
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from mirai_memory.database.queue import WriterQueue
+from mirai_memory.database.seats import Seats
 from mirai_memory.errors import MiraiMemoryError, MissingExtra, StorageError
 
 Db = Connection
@@ -46,6 +47,7 @@ class Dialect(Protocol):
     def is_transient(self, error: BaseException) -> bool: ...
     def size_bytes(self, db: Db) -> int: ...
     def writer_queue(self, url: URL, options: Options) -> WriterQueue | None: ...
+    def seats(self, options: Options) -> Seats | None: ...
     def damages(self, db: Db) -> int:
         """How many faults the engine itself finds in its files."""
 
@@ -68,6 +70,8 @@ class Database:
     # An in-memory database is one connection: its units of work take turns.
     turn: threading.RLock | None
     queue: WriterQueue | None
+    # Of a server: one for each connection that this process may have.
+    seats: Seats | None = None
     inherited: list[Pool] = field(default_factory=list)  # kept: what is collected is closed
 
     @contextmanager
@@ -82,12 +86,12 @@ class Database:
     @contextmanager
     def outside(self) -> Iterator[Db]:
         """A connection without a transaction, for what an engine does outside of any; writers wait their turn."""
-        with self.turn or _NO_TURN, self.writer.connect() as db, self._turn(write=True):
+        with self.turn or self.seats or _NO_TURN, self.writer.connect() as db, self._turn(write=True):
             yield db
 
     def _begin(self, write: bool) -> Iterator[Db]:
         # The connection first: the write turn is held for nothing that can be done without it.
-        with (self.writer if write else self.reader).connect() as db, self._turn(write):
+        with self.seats or _NO_TURN, (self.writer if write else self.reader).connect() as db, self._turn(write):
             transaction = self.dialect.begin(db, write=write)
             try:
                 yield db
@@ -121,6 +125,7 @@ class Database:
         """A connection must not be used, nor closed, by a process that only inherited it."""
         if self.turn is None:
             self.inherited.append(self.writer.pool)
+            self.seats = self.seats and self.seats.renewed()
             self.writer.dispose(close=False)
         else:
             self.turn = threading.RLock()  # the child has the in-memory database itself, and no other thread
@@ -191,6 +196,7 @@ def open_database(url: URL, options: Options) -> Database:
         writer=engine,
         turn=threading.RLock() if in_memory else None,
         queue=dialect.writer_queue(url, options),
+        seats=dialect.seats(options),
     )
 
 

@@ -10,6 +10,7 @@ import psycopg
 from sqlalchemy import URL, Engine, RootTransaction, create_engine, text
 
 from mirai_memory.database.engine import Db, Options, dump_json
+from mirai_memory.database.seats import Seats
 from mirai_memory.errors import (
     Busy,
     Conflict,
@@ -22,6 +23,8 @@ from mirai_memory.errors import (
     StorageFull,
 )
 
+# Of one process: a server takes a hundred unless it is told otherwise. Of these, so many stay open.
+_CONNECTIONS, _KEPT = 15, 5
 # Serialisation failure, deadlock; and a unique violation: the services look before they insert, so the other writer
 # committed in between, and the second run finds its row.
 _RUN_AGAIN = frozenset({"40001", "40P01", "23505"})
@@ -59,6 +62,7 @@ class PostgreSQL:
             json_serializer=dump_json,
             # Found dead before a unit of work starts, a connection is replaced; in the middle of one it is an error.
             pool_pre_ping="poolclass" not in arguments,
+            **({} if "poolclass" in arguments else {"pool_size": _KEPT, "max_overflow": _CONNECTIONS - _KEPT}),
             connect_args={"connect_timeout": 10},
             **arguments,
         )
@@ -109,6 +113,9 @@ class PostgreSQL:
     def writer_queue(self, url: URL, options: Options) -> None:
         """The server has locks of its own, which are fair."""
         return
+
+    def seats(self, options: Options) -> Seats:
+        return Seats(_CONNECTIONS, wait_s=options.busy_timeout_ms / 1000)
 
     def size_bytes(self, db: Db) -> int:
         schema = db.get_execution_options()["schema_translate_map"][None]

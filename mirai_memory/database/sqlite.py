@@ -110,6 +110,10 @@ class SQLite:
         path = sqlite_path(url)
         return None if path is None else WriterQueue(path, wait_s=options.busy_timeout_ms / 1000)
 
+    def seats(self, options: Options) -> None:
+        """Any number: a connection is an open file."""
+        return
+
     def size_bytes(self, db: Db) -> int:
         pages = db.execute(text("SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()"))
         return int(pages.scalar_one())
