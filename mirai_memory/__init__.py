@@ -19,7 +19,18 @@ if TYPE_CHECKING:
     from mirai_memory.aio import AsyncMemoryManager, AsyncUserMemory
     from mirai_memory.config import Settings, load_settings
     from mirai_memory.embeddings import Embedder
-    from mirai_memory.entities import Context, Knowledge, Message, Omitted, Session, Task, UserPreferences
+    from mirai_memory.entities import (
+        Context,
+        Duplicate,
+        Knowledge,
+        KnowledgeChange,
+        KnowledgeDiff,
+        Message,
+        Omitted,
+        Session,
+        Task,
+        UserPreferences,
+    )
     from mirai_memory.errors import (
         Busy,
         ConfigurationError,
@@ -30,6 +41,7 @@ if TYPE_CHECKING:
         InvalidInput,
         MiraiMemoryError,
         MissingExtra,
+        ModelError,
         NotFound,
         ReadOnly,
         SchemaError,
@@ -38,11 +50,20 @@ if TYPE_CHECKING:
         StorageError,
         StorageFull,
     )
+    from mirai_memory.learning import (
+        Extractor,
+        Learned,
+        LearnedItem,
+        Proposals,
+        ProposedFact,
+        ProposedPreference,
+    )
     from mirai_memory.logging import LogHandle, configure_logging
     from mirai_memory.manager import MemoryManager, get_memory_manager
     from mirai_memory.model_calls import logged_model_call, model_call
     from mirai_memory.reranking import Reranker
     from mirai_memory.scoped import UserMemory
+    from mirai_memory.summaries import Summarizer
     from mirai_memory.tokens import TokenCounter
     from mirai_memory.unit_of_work import UnitOfWork
 
@@ -52,7 +73,18 @@ _HOMES = {
     "mirai_memory.aio": ("AsyncMemoryManager", "AsyncUserMemory"),
     "mirai_memory.config": ("Settings", "load_settings"),
     "mirai_memory.embeddings": ("Embedder",),
-    "mirai_memory.entities": ("Context", "Knowledge", "Message", "Omitted", "Session", "Task", "UserPreferences"),
+    "mirai_memory.entities": (
+        "Context",
+        "Duplicate",
+        "Knowledge",
+        "KnowledgeChange",
+        "KnowledgeDiff",
+        "Message",
+        "Omitted",
+        "Session",
+        "Task",
+        "UserPreferences",
+    ),
     "mirai_memory.errors": (
         "Busy",
         "ConfigurationError",
@@ -63,6 +95,7 @@ _HOMES = {
         "InvalidInput",
         "MiraiMemoryError",
         "MissingExtra",
+        "ModelError",
         "NotFound",
         "ReadOnly",
         "SchemaError",
@@ -71,11 +104,20 @@ _HOMES = {
         "StorageError",
         "StorageFull",
     ),
+    "mirai_memory.learning": (
+        "Extractor",
+        "Learned",
+        "LearnedItem",
+        "Proposals",
+        "ProposedFact",
+        "ProposedPreference",
+    ),
     "mirai_memory.logging": ("LogHandle", "configure_logging"),
     "mirai_memory.manager": ("MemoryManager", "get_memory_manager"),
     "mirai_memory.model_calls": ("logged_model_call", "model_call"),
     "mirai_memory.reranking": ("Reranker",),
     "mirai_memory.scoped": ("UserMemory",),
+    "mirai_memory.summaries": ("Summarizer",),
     "mirai_memory.tokens": ("TokenCounter",),
     "mirai_memory.unit_of_work": ("UnitOfWork",),
 }
@@ -89,18 +131,28 @@ __all__ = [
     "Conflict",
     "Context",
     "Corrupt",
+    "Duplicate",
     "Embedder",
     "EmbeddingError",
+    "Extractor",
     "ForeignDatabase",
     "InvalidInput",
     "Knowledge",
+    "KnowledgeChange",
+    "KnowledgeDiff",
+    "Learned",
+    "LearnedItem",
     "LogHandle",
     "MemoryManager",
     "Message",
     "MiraiMemoryError",
     "MissingExtra",
+    "ModelError",
     "NotFound",
     "Omitted",
+    "Proposals",
+    "ProposedFact",
+    "ProposedPreference",
     "ReadOnly",
     "Reranker",
     "SchemaError",
@@ -110,6 +162,7 @@ __all__ = [
     "Settings",
     "StorageError",
     "StorageFull",
+    "Summarizer",
     "Task",
     "TokenCounter",
     "UnitOfWork",

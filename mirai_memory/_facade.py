@@ -30,6 +30,7 @@ from mirai_memory.entities import (
 )
 from mirai_memory.errors import InvalidInput
 from mirai_memory.forgetting import Erasure, Forgetter
+from mirai_memory.learning import Extractor
 from mirai_memory.reranking import RERANKED, Reranker, reranked
 from mirai_memory.search import Query, QueryVector
 from mirai_memory.services import knowledge as facts
@@ -38,6 +39,7 @@ from mirai_memory.services import tasks
 from mirai_memory.services.context import fit, newest_within
 from mirai_memory.services.embeddings import fact_text
 from mirai_memory.services.knowledge import Prepared as PreparedFact
+from mirai_memory.summarizing import Summarizing
 from mirai_memory.tokens import TokenCounter
 from mirai_memory.unit_of_work import Store, UnitOfWork
 from mirai_memory.vectorizing import Vectorizer
@@ -59,6 +61,8 @@ class Tools:
     counter: TokenCounter
     vectorizer: Vectorizer | None
     reranker: Reranker | None
+    summarizing: Summarizing
+    extractor: Extractor | None
 
 
 class Facade:
@@ -183,14 +187,6 @@ class Facade:
         budget = _checks.optional_integer("max_tokens", max_tokens)
         groups, _ = self._read(lambda uow: uow.messages.newest_groups(session_id, count))
         return openai_messages(newest_within(groups, budget, self._counter))
-
-    def trim_old_messages(self, session_id: str, keep: int | None = None) -> int:
-        """Delete all but the newest ``keep`` messages (None: ``max_messages``), in whole groups; how many went.
-
-        Raises NotFound.
-        """
-        count = _checks.limit("keep", keep, self._settings.short_term.max_messages)
-        return self._write(lambda uow: uow.messages.trim(session_id, count))
 
     # Tasks
 

@@ -108,6 +108,8 @@ class ShortTermSettings(_Section):
     max_messages: _Count = 12
     ttl_hours: Annotated[float, Field(gt=0, le=1_000_000)] = 24
     auto_summarize: bool = True
+    summarizer: Literal["extractive", "openai"] = "extractive"
+    summary_tokens: Annotated[int, Field(ge=10, le=100_000)] = 300
 
 
 class LongTermSettings(_Section):
@@ -117,6 +119,7 @@ class LongTermSettings(_Section):
     backup_dir: _Path | None = None
     backup_keep: Annotated[int, Field(ge=1, le=100_000)] = 7
     on_conflict: dict[str, OnConflict] = {"default": "replace"}
+    extractor: Literal["none", "openai"] = "none"
 
     def policy(self, category: str) -> OnConflict:
         """What a new value does to the current one in this category."""

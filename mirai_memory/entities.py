@@ -15,13 +15,26 @@ from typing import Any, ClassVar, Literal, overload
 from mirai_memory import _render
 from mirai_memory.errors import InvalidInput
 
-__all__ = ["Context", "Knowledge", "Message", "Omitted", "Session", "Task", "UserPreferences"]
+__all__ = [
+    "Context",
+    "Duplicate",
+    "Knowledge",
+    "KnowledgeChange",
+    "KnowledgeDiff",
+    "Message",
+    "Omitted",
+    "Session",
+    "Task",
+    "UserPreferences",
+]
 
 Role = Literal["system", "user", "assistant", "tool", "developer"]
 MessageKind = Literal["chat", "item"]
 TaskStatus = Literal["pending", "in_progress", "completed", "failed"]
 SourceKind = Literal["user", "assistant", "tool", "document", "import"]
 OnConflict = Literal["replace", "keep_higher_confidence", "reject"]
+ChangeKind = Literal["added", "changed", "removed"]
+DuplicateReason = Literal["value", "words", "meaning"]
 
 ROLES: tuple[Role, ...] = ("system", "user", "assistant", "tool", "developer")
 MESSAGE_KINDS: tuple[MessageKind, ...] = ("chat", "item")
@@ -80,7 +93,11 @@ class _Entity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session(_Entity):
-    """One conversation of one owner; made by ``create_session`` or ``ensure_session``."""
+    """One conversation of one owner; made by ``create_session`` or ``ensure_session``.
+
+    ``summary`` tells what was said up to the position ``summarized_through``: ``summary_method`` made
+    ``summary_tokens`` tokens of ``summary_source_tokens``.
+    """
 
     _containers = ("metadata",)
 
@@ -93,6 +110,9 @@ class Session(_Entity):
     message_count: int = 0
     summary: str | None = None
     summarized_through: int | None = None
+    summary_method: str | None = None
+    summary_tokens: int | None = None
+    summary_source_tokens: int | None = None
     metadata: JsonObject = field(default_factory=dict)
 
     __hash__ = None  # type: ignore[assignment]
@@ -217,6 +237,50 @@ class Knowledge(_Entity):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KnowledgeChange(_Entity):
+    """A value that came, went or took another's place: ``old`` is None where it was added, ``new`` where removed."""
+
+    kind: ChangeKind
+    category: str
+    key: str
+    old: Knowledge | None = None
+    new: Knowledge | None = None
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnowledgeDiff(_Entity):
+    """What was believed and true at ``t2`` beside what was so at ``t1``; made by ``diff``.
+
+    ``next`` is what the next page is asked for with, as ``after``; None where this is the last one.
+    """
+
+    t1: datetime
+    t2: datetime
+    changes: list[KnowledgeChange] = field(default_factory=list)
+    next: int | None = None
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Duplicate(_Entity):
+    """Two current facts that may say the same, the older one first; made by ``find_duplicates``.
+
+    ``similarity`` is 1 for equal values. ``reasons`` say why they were proposed: ``value`` (equal values), ``words``
+    (shared stems), ``meaning`` (close vectors).
+    """
+
+    first: Knowledge
+    second: Knowledge
+    similarity: float
+    reasons: list[DuplicateReason] = field(default_factory=list)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Omitted(_Entity):
     """Something that a context left out, and why: ``budget``, ``limit`` or ``duplicate``."""
 
@@ -248,7 +312,11 @@ class Context(_Entity):
     __hash__ = None  # type: ignore[assignment]
 
     def to_prompt(self) -> str:
-        """One text: what changes least first, so that prompt caches hit, and all of memory fenced as data."""
+        """One text: what changes least first, so that prompt caches hit, and all of memory fenced as data.
+
+        Facts of tools and documents, and recalled messages of tools, stand in a fence ``untrusted``, behind a line that
+        tells the model to weigh them by their source and to do nothing that they ask for.
+        """
         return _render.prompt(self)
 
     @overload

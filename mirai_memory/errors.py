@@ -16,6 +16,7 @@
     │   ├── SchemaOutOfDate
     │   └── ForeignDatabase
     ├── EmbeddingError (RuntimeError)
+    ├── ModelError (RuntimeError)         a chat model failed, or answered nonsense
     ├── ConfigurationError (ValueError)
     └── MissingExtra (ImportError)
 
@@ -35,6 +36,7 @@ __all__ = [
     "InvalidInput",
     "MiraiMemoryError",
     "MissingExtra",
+    "ModelError",
     "NotFound",
     "ReadOnly",
     "SchemaError",
@@ -132,6 +134,10 @@ class ForeignDatabase(SchemaError):
 
 class EmbeddingError(MiraiMemoryError, RuntimeError):
     """An embedder failed or answered with something that is no vector of the stated size."""
+
+
+class ModelError(MiraiMemoryError, RuntimeError):
+    """A model that summarises or learns failed, or answered with something that cannot be used; nothing was changed."""
 
 
 class ConfigurationError(MiraiMemoryError, ValueError):

@@ -15,8 +15,10 @@ from sqlalchemy import URL
 
 from mirai_memory import _checks, schema
 from mirai_memory._facade import RECALL_KINDS, RecallKind, Tools
+from mirai_memory._facts import OwnersFacts
+from mirai_memory._learning import Learns, usable_extractor
+from mirai_memory._summaries import Summarizes
 from mirai_memory._time import Clock, utc_now
-from mirai_memory._upkeep import Upkeep
 from mirai_memory.backups import DailyBackup, before_change
 from mirai_memory.config import MemorySettings, Settings, load_settings
 from mirai_memory.database import MEMORY, display, open_database, resolve_url
@@ -28,17 +30,19 @@ from mirai_memory.entities import (
     Knowledge,
     Message,
     Session,
-    SourceKind,
     Task,
     TaskStatus,
     UserPreferences,
 )
 from mirai_memory.health import Health
+from mirai_memory.learning import Extractor
 from mirai_memory.logging import logger
 from mirai_memory.reranking import Reranker
 from mirai_memory.scoped import UserMemory
 from mirai_memory.search import StaleIndex, open_index
 from mirai_memory.services import preferences as likes
+from mirai_memory.summaries import GuardedSummarizer, Summarizer, open_summarizer
+from mirai_memory.summarizing import Summarizing
 from mirai_memory.tokens import TokenCounter, default_counter
 from mirai_memory.unit_of_work import Store
 from mirai_memory.vectorizing import Vectorizer
@@ -46,14 +50,15 @@ from mirai_memory.vectorizing import Vectorizer
 _MEGABYTE = 1_000_000
 
 
-class MemoryManager(Upkeep):
+class MemoryManager(OwnersFacts, Summarizes, Learns):
     """The memory of any number of owners, in one database.
 
     ``url`` is a path, ``":memory:"`` or a URL; None means the settings'. A missing SQLite file is made, an older one
     is upgraded; PostgreSQL is upgraded by ``mirai-memory db upgrade`` only. ``embedder`` takes the place of the one
-    that ``memory.rag.embedder`` names; ``reranker`` has the last word in searches. ``token_counter`` counts for budgets
-    (None: exactly with the extra ``tokens``, else estimated); ``clock`` returns aware times; ``read_only`` opens an
-    existing file and refuses every write.
+    that ``memory.rag.embedder`` names, ``summarizer`` of the one of ``memory.short_term.summarizer``, ``extractor`` of
+    the one of ``memory.long_term.extractor``; ``reranker`` has the
+    last word in searches. ``token_counter`` counts for budgets (None: exactly with the extra ``tokens``, else
+    estimated); ``clock`` returns aware times; ``read_only`` opens an existing file and refuses every write.
 
     Raises ConfigurationError, StorageError and its kin, SchemaError and its kin. Safe to use from many threads.
     ``user_id=None`` means everybody's sessions, messages and tasks, but only the shared facts.
@@ -65,6 +70,8 @@ class MemoryManager(Upkeep):
         *,
         settings: Settings | None = None,
         embedder: Embedder | None = None,
+        summarizer: Summarizer | None = None,
+        extractor: Extractor | None = None,
         reranker: Reranker | None = None,
         token_counter: TokenCounter | None = None,
         clock: Clock | None = None,
@@ -73,6 +80,9 @@ class MemoryManager(Upkeep):
         self._all_settings = settings if settings is not None else load_settings()
         memory = self._all_settings.memory
         guarded = _guarded(embedder, self._all_settings)
+        counter = token_counter or default_counter()
+        chosen_summarizer = _guarded_summarizer(summarizer, self._all_settings, counter)
+        chosen_extractor = usable_extractor(extractor, self._all_settings)
         # Switched off, the memory works all the same, for as long as the process lives, and leaves no trace.
         place = resolve_url(url if memory.enabled else MEMORY, self._all_settings)
         self._database = open_database(place, _options(memory, read_only and memory.enabled))
@@ -88,14 +98,25 @@ class MemoryManager(Upkeep):
         vectorizer = None
         if guarded is not None:
             vectorizer = Vectorizer(store, guarded, memory.rag, _beside(place, ".embedding.lock"), read_only=read_only)
+        summarizing = Summarizing(
+            store,
+            chosen_summarizer,
+            counter,
+            memory.short_term,
+            wait_s=memory.busy_timeout_ms / 1000,
+            read_only=read_only,
+        )
+        store.when_grown = summarizing.notify
         tools = Tools(
             database=self._database,
             store=store,
             settings=memory,
             clock=now,
-            counter=token_counter or default_counter(),
+            counter=counter,
             vectorizer=vectorizer,
             reranker=reranker,
+            summarizing=summarizing,
+            extractor=chosen_extractor,
         )
         super().__init__(tools, None)
         self._daily = DailyBackup(store, self._database, memory.long_term, now)
@@ -135,6 +156,7 @@ class MemoryManager(Upkeep):
             self._daily.finish()
             if self._vectorizer is not None:
                 self._vectorizer.close()
+            self._tools.summarizing.close()
             self._store.close()
             self._database.dispose()
 
@@ -247,99 +269,6 @@ class MemoryManager(Upkeep):
         owner, count = _checks.optional_owner(user_id), _checks.integer("limit", limit)
         return self._read(lambda uow: uow.tasks.page(session_id, status, limit=count, after=after), owner)
 
-    # Knowledge
-
-    def get_knowledge(
-        self,
-        category: str | None = None,
-        *,
-        key: str | None = None,
-        user_id: str | None = None,
-        as_of: datetime | None = None,
-        known_at: datetime | None = None,
-        with_embedding: bool = False,
-        limit: int = 100,
-        after: int | None = None,
-    ) -> list[Knowledge]:
-        """One page of facts in order of id: the owner's and the shared ones; only the shared ones for None.
-
-        Without times, what is true and believed now. ``as_of``: what was true then, as far as is known now;
-        ``known_at``: what was believed then. Expired facts are never among them.
-        """
-        owner, count = _checks.optional_owner(user_id), _checks.integer("limit", limit)
-        return self._read(
-            lambda uow: uow.knowledge.page(
-                category,
-                key=key,
-                as_of=as_of,
-                known_at=known_at,
-                with_embedding=with_embedding,
-                limit=count,
-                after=after,
-            ),
-            owner,
-        )
-
-    def search_knowledge(
-        self,
-        query: str,
-        limit: int = 10,
-        *,
-        category: str | None = None,
-        user_id: str | None = None,
-        source_kind: SourceKind | None = None,
-        min_confidence: float = 0.0,
-        embedding: Sequence[float] | None = None,
-        embedding_model: str | None = None,
-        explain: bool = False,
-    ) -> list[Knowledge]:
-        """Current facts that match the query by words and, with an embedder, meaning; best first, with ``score``.
-
-        The owner's and the shared ones; only the shared ones for None. ``embedding`` is the query as a vector of the
-        caller's own; it is compared with the vectors of ``embedding_model`` (None: the embedder's, or else the only
-        model that facts have vectors of).
-        """
-        return self._search_knowledge(
-            query,
-            _checks.optional_owner(user_id),
-            limit=limit,
-            category=category,
-            source_kind=source_kind,
-            min_confidence=min_confidence,
-            embedding=embedding,
-            embedding_model=embedding_model,
-            explain=explain,
-        )
-
-    def knowledge_history(self, key: str, *, category: str = "general", user_id: str | None = None) -> list[Knowledge]:
-        """Every value the key has had, oldest first: superseded, closed, expired and current ones."""
-        owner = _checks.optional_owner(user_id)
-        return self._read(lambda uow: uow.knowledge.history(key, category=category), owner)
-
-    def delete_knowledge(
-        self,
-        knowledge_id: int | None = None,
-        *,
-        key: str | None = None,
-        category: str | None = None,
-        source: str | None = None,
-        source_kind: SourceKind | None = None,
-        user_id: str | None = None,
-        dry_run: bool = False,
-    ) -> int:
-        """Delete one row by id, or all rows that meet every condition, earlier values included; how many.
-
-        Conditions look at the owner's own facts, or at the shared ones for None; an id is looked up everywhere.
-        ``dry_run`` only counts. Raises NotFound for an unknown id, InvalidInput where nothing is named.
-        """
-        owner = _checks.optional_owner(user_id)
-        return self._write(
-            lambda uow: uow.knowledge.delete(
-                knowledge_id, key=key, category=category, source=source, source_kind=source_kind, dry_run=dry_run
-            ),
-            owner,
-        )
-
     # Across
 
     def recall(
@@ -390,6 +319,12 @@ def _guarded(embedder: Embedder | None, settings: Settings) -> GuardedEmbedder |
     """The embedder that was handed in, or else the one of the settings."""
     chosen = open_embedder(settings) if embedder is None else embedder
     return None if chosen is None else GuardedEmbedder(chosen, timeout_s=settings.models.embedding.timeout_s)
+
+
+def _guarded_summarizer(summarizer: Summarizer | None, settings: Settings, counter: TokenCounter) -> GuardedSummarizer:
+    """The summariser that was handed in, or else the one of the settings."""
+    chosen = open_summarizer(settings, counter) if summarizer is None else summarizer
+    return GuardedSummarizer(chosen, counter, timeout_s=settings.models.chat.timeout_s)
 
 
 def _open_store(

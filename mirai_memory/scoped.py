@@ -8,11 +8,16 @@ from datetime import datetime
 from typing import Any, BinaryIO
 
 from mirai_memory import _checks
-from mirai_memory._facade import RECALL_KINDS, Facade, RecallKind, Tools
+from mirai_memory._facade import RECALL_KINDS, RecallKind, Tools
+from mirai_memory._learning import Learns
+from mirai_memory._summaries import Summarizes
 from mirai_memory.database.urls import sqlite_path
+from mirai_memory.duplicates import SIMILAR, find_duplicates
 from mirai_memory.entities import (
+    Duplicate,
     JsonObject,
     Knowledge,
+    KnowledgeDiff,
     Message,
     Session,
     SourceKind,
@@ -26,7 +31,7 @@ from mirai_memory.transfer import UserExport, UserImport
 from mirai_memory.transfer import run as transfer
 
 
-class UserMemory(Facade):
+class UserMemory(Summarizes, Learns):
     """Bound to one owner by ``MemoryManager.for_user``: what an agent, an adapter or a tool is given.
 
     It reads the owner's own rows and the shared facts, and writes the owner's own only. Another owner's id answers
@@ -164,6 +169,20 @@ class UserMemory(Facade):
     def knowledge_history(self, key: str, *, category: str = "general") -> list[Knowledge]:
         """Every value the key has had, oldest first, own and shared."""
         return self._read(lambda uow: uow.knowledge.history(key, category=category))
+
+    def diff(self, t1: datetime, t2: datetime, *, limit: int = 1000, after: int | None = None) -> KnowledgeDiff:
+        """What was learned from ``t1`` to ``t2``, of own and shared facts; as in MemoryManager."""
+        count = _checks.integer("limit", limit)
+        return self._read(lambda uow: uow.knowledge.diff(t1, t2, limit=count, after=after))
+
+    def find_duplicates(self, *, limit: int = 100, threshold: float = SIMILAR) -> list[Duplicate]:
+        """Pairs of current own facts that may say the same; best first. As in MemoryManager."""
+        count, least = _checks.integer("limit", limit), _checks.number("threshold", threshold, least=0.0, most=1.0)
+        return find_duplicates(self._read, limit=count, threshold=least)
+
+    def merge_knowledge(self, keep: int, drop: int) -> Knowledge:
+        """Have one own fact take the place of another, which says the same; as in MemoryManager."""
+        return self._write(lambda uow: uow.knowledge.merge(keep, drop))
 
     def delete_knowledge(
         self,

@@ -31,11 +31,14 @@ from mirai_memory.services.embeddings import Embeddings
 from mirai_memory.services.exports import Exports
 from mirai_memory.services.imports import Imports
 from mirai_memory.services.knowledge import KnowledgeBase
+from mirai_memory.services.learning import Learning
+from mirai_memory.services.leases import Leases
 from mirai_memory.services.maintenance import Maintenance
 from mirai_memory.services.messages import Messages
 from mirai_memory.services.preferences import Preferences
 from mirai_memory.services.retention import Retention
 from mirai_memory.services.sessions import Sessions
+from mirai_memory.services.summaries import Summaries
 from mirai_memory.services.tasks import Tasks
 
 T = TypeVar("T")
@@ -81,6 +84,21 @@ class UnitOfWork:
     def contexts(self) -> Contexts:
         """What an agent gets for one turn."""
         return Contexts(self._work)
+
+    @property
+    def learning(self) -> Learning:
+        """What conversations teach."""
+        return Learning(self._work)
+
+    @property
+    def leases(self) -> Leases:
+        """Who works on a session while a model is asked."""
+        return Leases(self._work)
+
+    @property
+    def summaries(self) -> Summaries:
+        """What has left the window, in short."""
+        return Summaries(self._work)
 
     @property
     def exports(self) -> Exports:
@@ -134,6 +152,7 @@ class Store:
         model: str | None = None,
     ) -> None:
         """``model`` names the embedder whose vectors are wanted for what is stored."""
+        self.when_grown: Callable[[set[str]], None] | None = None  # told of sessions, once their messages are committed
         self._model = model
         self._database = database
         self._index = index
@@ -196,17 +215,16 @@ class Store:
         with self._alone():
             try:
                 with self._database.begin(write=write) as db:
-                    yield UnitOfWork(
-                        Work(
-                            db=db,
-                            clock=self._clock,
-                            index=self._index,
-                            settings=self._settings,
-                            owner=owner,
-                            writing=write,
-                            model=self._model,
-                        )
+                    work = Work(
+                        db=db,
+                        clock=self._clock,
+                        index=self._index,
+                        settings=self._settings,
+                        owner=owner,
+                        writing=write,
+                        model=self._model,
                     )
+                    yield UnitOfWork(work)
             except Exception as error:
                 translated = self._database.translated(error)
                 if translated is error:
@@ -214,6 +232,8 @@ class Store:
                 self._log(started, owner, write, type(translated).__name__)
                 raise translated from driver_error(error)
             self._log(started, owner, write, None)
+        if work.grown and self.when_grown is not None:
+            self.when_grown(work.grown)
 
     @staticmethod
     def _log(started: float, owner: str | None, write: bool, error_code: str | None) -> None:

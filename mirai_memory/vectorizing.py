@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 from mirai_memory._locks import file_lock
 from mirai_memory._process import OncePerProcess
+from mirai_memory.background import Worker
 from mirai_memory.config import RagSettings
 from mirai_memory.embeddings import GuardedEmbedder
-from mirai_memory.errors import Busy, EmbeddingError, MiraiMemoryError, StorageError
+from mirai_memory.errors import Busy, EmbeddingError, StorageError
 from mirai_memory.logging import logger
 from mirai_memory.search import ItemKind, QueryVector
 from mirai_memory.services.embeddings import EMBEDDED_CHARACTERS, Pending, content_hash
@@ -35,8 +36,6 @@ _BACKGROUND_BATCH = 16  # fewer, so that close() and other callers of the embedd
 _LOOKED_AT = 500  # items of one transaction that looks for missing vectors
 _FIRST_REST, _LONGEST_REST = 1.0, 300.0  # seconds without a try after a failure, doubled each time
 _DOUBLED = 10  # times, which is more than it takes to the longest
-_LINGERING = 1.0  # seconds that the thread in the background waits for more
-_LONGEST_GOODBYE = 2.0  # seconds that close() waits for it: one that hangs in an embedder finds the memory closed
 _HARMLESS = "text"  # what any embedder takes, if it works at all
 _KINDS: tuple[ItemKind, ...] = ("message", "knowledge")
 
@@ -85,7 +84,7 @@ class Vectorizer:
         self._rag = rag
         self._outage = _Outage(embedder.name)
         self._lock_path = lock_path
-        self._worker = OncePerProcess(lambda: _Worker(self._work_off))
+        self._worker = OncePerProcess(lambda: Worker(self._work_off, "vectors"))
         self._writes = not read_only
         self._closed = self._paused = False
 
@@ -265,51 +264,3 @@ class Vectorizer:
 
     def _alone(self) -> AbstractContextManager[None]:
         return nullcontext() if self._lock_path is None else file_lock(self._lock_path, wait=0)
-
-
-class _Worker:
-    """A thread that is there while there is something to do, and a little longer."""
-
-    def __init__(self, work: Callable[[threading.Event], None]) -> None:
-        self._work = work
-        self._changed = threading.Condition()
-        self._wanted = False
-        self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    def wake(self) -> None:
-        with self._changed:
-            self._wanted = True
-            if self._thread is None and not self._stopping.is_set():
-                # A daemon: it never keeps a process from ending, and what it leaves undone stays wanted.
-                self._thread = threading.Thread(target=self._run, name="mirai-memory-vectors", daemon=True)
-                self._thread.start()
-            self._changed.notify_all()
-
-    def stop(self) -> None:
-        self._stopping.set()
-        with self._changed:
-            self._changed.notify_all()
-            thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(_LONGEST_GOODBYE)
-
-    def _run(self) -> None:
-        while self._is_wanted():
-            try:
-                self._work(self._stopping)
-            except Exception as error:
-                if not self._stopping.is_set():
-                    why = error if isinstance(error, MiraiMemoryError) else type(error).__name__
-                    logger.warning("vectors are not made in the background for now: {}", why)
-
-    def _is_wanted(self) -> bool:
-        """Wait a little for something to do; False ends the thread."""
-        with self._changed:
-            if not self._wanted and not self._stopping.is_set():
-                self._changed.wait(_LINGERING)
-            wanted = self._wanted and not self._stopping.is_set()
-            self._wanted = False
-            if not wanted:
-                self._thread = None
-            return wanted

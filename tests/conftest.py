@@ -31,7 +31,9 @@ TEST_PG_URL = os.environ.get("MIRAI_TEST_PG_URL")  # read now: no test sees MIRA
 NO_EMBEDDER = ("MIRAI_MEMORY__RAG__EMBEDDER", "none")
 # Rows that a frozen clock has dated are old for the clock of the next opening, which would then make a daily backup.
 NO_BACKUPS = ("MIRAI_MEMORY__LONG_TERM__BACKUP_ENABLED", "false")
-os.environ.update([NO_EMBEDDER, NO_BACKUPS])
+# No thread of which a test does not know; trimming is then of messages alone. tests/summaries tries the default.
+NO_SUMMARIES = ("MIRAI_MEMORY__SHORT_TERM__AUTO_SUMMARIZE", "false")
+os.environ.update([NO_EMBEDDER, NO_BACKUPS, NO_SUMMARIES])
 SERVER_SCRIPT = Path(__file__).with_name("embedded_server.py")
 
 # The only reasons for which CI lets a test be skipped. A package that is missing is not among them.
@@ -80,6 +82,7 @@ def _bare_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
             monkeypatch.delenv(name)
     monkeypatch.setenv(*NO_EMBEDDER)
     monkeypatch.setenv(*NO_BACKUPS)
+    monkeypatch.setenv(*NO_SUMMARIES)
     monkeypatch.chdir(tmp_path)
 
 

@@ -128,6 +128,8 @@ OWNERS_OR_NONE: dict[str, Call] = {
     "get_knowledge": lambda m, h, v: m.get_knowledge(user_id=v),
     "search_knowledge": lambda m, h, v: m.search_knowledge("Oslo", user_id=v),
     "knowledge_history": lambda m, h, v: m.knowledge_history("city", user_id=v),
+    "diff": lambda m, h, v: m.diff(v, m._clock(), m._clock()),
+    "find_duplicates": lambda m, h, v: m.find_duplicates(v),
     "delete_knowledge": lambda m, h, v: m.delete_knowledge(key="city", user_id=v),
     "delete_knowledge by id": lambda m, h, v: m.delete_knowledge(h.fact, user_id=v),
     "message": lambda m, h, v: _message(m, h, user_id=v),
@@ -220,6 +222,8 @@ MOMENTS: dict[str, Call] = {
     "fact expires_at": lambda m, h, v: _fact(m, expires_at=v),
     "get_knowledge as_of": lambda m, h, v: m.get_knowledge(as_of=v),
     "get_knowledge known_at": lambda m, h, v: m.get_knowledge(known_at=v),
+    "diff t1": lambda m, h, v: m.diff("alice", v, m._clock()),
+    "diff t2": lambda m, h, v: m.diff("alice", m._clock(), v),
 }
 CHOICES: dict[str, Call] = {
     "message role": lambda m, h, v: _message(m, h, role=v),
@@ -237,6 +241,7 @@ CHOICES: dict[str, Call] = {
 SHARES: dict[str, Call] = {
     "fact confidence": lambda m, h, v: _fact(m, confidence=v),
     "search_knowledge": lambda m, h, v: m.search_knowledge("Oslo", min_confidence=v),
+    "find_duplicates": lambda m, h, v: m.find_duplicates("alice", threshold=v),
 }
 SPANS: dict[str, Call] = {
     "get_active_sessions": lambda m, h, v: m.get_active_sessions(v),
@@ -252,6 +257,8 @@ LIMITS: dict[str, Call] = {
     "get_knowledge": lambda m, h, v: m.get_knowledge(limit=v),
     "search_knowledge": lambda m, h, v: m.search_knowledge("Oslo", v),
     "recall": lambda m, h, v: m.recall("Oslo", user_id="alice", limit=v),
+    "diff": lambda m, h, v: m.diff("alice", m._clock(), m._clock(), limit=v),
+    "find_duplicates": lambda m, h, v: m.find_duplicates("alice", limit=v),
 }
 COUNTS_OR_NONE: dict[str, Call] = {
     "get_recent_messages": lambda m, h, v: m.get_recent_messages(h.session, v),
@@ -272,12 +279,15 @@ WRITE_IDS: dict[str, Call] = {
     "update_task_status": lambda m, h, v: m.update_task_status(v, "failed"),
     "delete_task": lambda m, h, v: m.delete_task(v),
     "delete_knowledge": lambda m, h, v: m.delete_knowledge(v, key="city"),
+    "merge_knowledge keep": lambda m, h, v: m.merge_knowledge(v, h.fact),
+    "merge_knowledge drop": lambda m, h, v: m.merge_knowledge(h.fact, v),
     "fact": lambda m, h, v: _fact(m, message_id=v),
 }
 AFTERS: dict[str, Call] = {
     "get_messages": lambda m, h, v: m.get_messages(h.session, after=v),
     "get_tasks": lambda m, h, v: m.get_tasks(after=v),
     "get_knowledge": lambda m, h, v: m.get_knowledge(after=v),
+    "diff": lambda m, h, v: m.diff("alice", m._clock(), m._clock(), after=v),
 }
 VECTORS: dict[str, Call] = {
     "fact": lambda m, h, v: _fact(m, embedding=v, embedding_model="mine"),

@@ -23,6 +23,7 @@ from mirai_memory import (
     Knowledge,
     MemoryManager,
     Message,
+    ModelError,
     Settings,
     StorageError,
     get_memory_manager,
@@ -32,7 +33,9 @@ from mirai_memory import (
 from mirai_memory.logging import configure_logging
 from mirai_memory.testing.clock import FrozenClock
 
+sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).with_name("embeddings")))
+from chat_server import ChatServer
 from embeddings_server import EmbeddingsServer
 
 CANARY = "cAnArY-sEcReT"
@@ -556,7 +559,7 @@ def _tree(leaves: Mapping[str, Any]) -> dict[str, Any]:
 def _outcome(call: Callable[[], Any]) -> Any:
     try:
         return call()
-    except (ConfigurationError, Conflict, InvalidInput) as error:
+    except (ConfigurationError, Conflict, InvalidInput, ModelError) as error:
         return type(error)
 
 
@@ -762,6 +765,47 @@ def _vectors_read_again(memory: MemoryManager, server: EmbeddingsServer) -> Any:
     return sum("embeddings.vector" in statement for statement in statements)
 
 
+def _extractor(value: Any, _url: str) -> Any:
+    """What comes of learning from a session, and how often a model was asked."""
+    with ChatServer() as server:
+        server.text = json.dumps({"facts": [], "preferences": []})
+        leaves = {"memory.long_term.extractor": value, "models.chat.base_url": server.url}
+        with MemoryManager(":memory:", settings=load_settings(**_tree(leaves))) as memory:
+            session = _add(memory, "words")
+            return _outcome(lambda: memory.learn(session).messages), len(server.requests)
+
+
+def _summary(key: str, ask: Callable[[MemoryManager, str], Any]) -> Callable[[Any, str], Any]:
+    """What ``ask`` finds of a memory whose summariser is a server, with this setting changed; and the questions."""
+
+    def opened(value: Any, _url: str) -> Any:
+        with ChatServer() as server:
+            leaves = {
+                "memory.short_term.summarizer": "openai",
+                "models.chat.base_url": server.url,
+                key: server.url + value if key == "models.chat.base_url" else value,
+            }
+            server.text = "A sentence of some words. " * 10
+
+            def late(request: Any) -> None:
+                server.ending.wait(0.5)
+
+            server.always = late if key == "models.chat.timeout_s" else server.always
+            with MemoryManager(":memory:", settings=load_settings(**_tree(leaves))) as memory:
+                found = ask(memory, _add(memory, "words", 30))
+            return found, [(request.path, request.body["model"]) for request in server.requests]
+
+    return opened
+
+
+def _summarized(memory: MemoryManager, session: str) -> Any:
+    return _outcome(lambda: memory.summarize(session).summary)
+
+
+def _trimmed(memory: MemoryManager, session: str) -> Any:
+    return memory.trim_old_messages(session)
+
+
 # For each leaf: two values, and what a public call says with either.
 LEAVES: Mapping[str, tuple[Any, Any, Callable[[Any, str], Any]]] = {
     "memory.backend": ("sqlite", "postgresql", _backend),
@@ -773,6 +817,9 @@ LEAVES: Mapping[str, tuple[Any, Any, Callable[[Any, str], Any]]] = {
     "memory.max_content_chars": (49, 50, _length),
     "memory.short_term.max_messages": (2, 3, _window),
     "memory.short_term.ttl_hours": (1, 3, _active),
+    "memory.short_term.auto_summarize": (True, False, _summary("memory.short_term.auto_summarize", _trimmed)),
+    "memory.short_term.summarizer": ("extractive", "openai", _summary("memory.short_term.summarizer", _summarized)),
+    "memory.short_term.summary_tokens": (10, 30, _summary("memory.short_term.summary_tokens", _summarized)),
     "memory.long_term.retention_days": (1, 3, _retention),
     "memory.long_term.backup_enabled": (True, False, _backups("backup_enabled")),
     "memory.long_term.backup_dir": ("a", "b", _backups("backup_dir")),
@@ -792,6 +839,7 @@ LEAVES: Mapping[str, tuple[Any, Any, Callable[[Any, str], Any]]] = {
     "monitoring.logs.rotate.enabled": (True, False, _logged("monitoring.logs.rotate.enabled")),
     "monitoring.logs.rotate.max_bytes": (1_000, 100_000, _logged("monitoring.logs.rotate.max_bytes")),
     "monitoring.logs.rotate.backup_count": (1, 3, _logged("monitoring.logs.rotate.backup_count")),
+    "memory.long_term.extractor": ("none", "openai", _extractor),
     "memory.long_term.on_conflict": ({"default": "replace"}, {"default": "reject"}, _conflict),
     "memory.rag.enabled": (True, False, _embedding("memory.rag.enabled", _know_tea)),
     "memory.rag.cache_embeddings": (True, False, _embedding("memory.rag.cache_embeddings", _know_tea)),
@@ -807,6 +855,9 @@ LEAVES: Mapping[str, tuple[Any, Any, Callable[[Any, str], Any]]] = {
     "models.embedding.base_url": ("/a", "/b", _embedding("models.embedding.base_url", _know_tea)),
     "models.embedding.dimensions": (32, 64, _embedding("models.embedding.dimensions", _know_tea)),
     "models.embedding.timeout_s": (0.1, 30, _embedding("models.embedding.timeout_s", _know_slowly)),
+    "models.chat.model": ("small", "large", _summary("models.chat.model", _summarized)),
+    "models.chat.base_url": ("/a", "/b", _summary("models.chat.base_url", _summarized)),
+    "models.chat.timeout_s": (0.1, 30, _summary("models.chat.timeout_s", _summarized)),
     "security.api_keys.source": ("env", "file", _key("source")),
     "security.api_keys.env_var": ("OPENAI_API_KEY", "OTHER", _key("env_var")),
     "security.api_keys.fallback_file": ("a.json", "b.json", _key("fallback_file")),
@@ -817,11 +868,7 @@ LEAVES: Mapping[str, tuple[Any, Any, Callable[[Any, str], Any]]] = {
 WIRED_LATER = frozenset(
     {
         "memory.statement_timeout_ms",
-        "memory.short_term.auto_summarize",
         "memory.rag.vector_store",
-        "models.chat.model",
-        "models.chat.base_url",
-        "models.chat.timeout_s",
     }
 )
 

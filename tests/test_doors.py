@@ -25,6 +25,7 @@ from mirai_memory import (
     Corrupt,
     InvalidInput,
     Knowledge,
+    Learned,
     MemoryManager,
     Message,
     MiraiMemoryError,
@@ -840,6 +841,11 @@ def _copied(memory: MemoryManager) -> None:
         memory.copy_to(other)
 
 
+def _learned(session_id: str) -> Learned:
+    """Proposals, for which no extractor is asked."""
+    return Learned(session_id=session_id, extractor="x", after=0, through=1)
+
+
 def _calls(session_id: str) -> dict[str, Callable[[MemoryManager], Any]]:
     """One call of every public method that reaches the database."""
     return {
@@ -877,9 +883,14 @@ def _calls(session_id: str) -> dict[str, Callable[[MemoryManager], Any]]:
         "get_knowledge": lambda m: m.get_knowledge(),
         "search_knowledge": lambda m: m.search_knowledge("words"),
         "knowledge_history": lambda m: m.knowledge_history("key"),
+        "diff": lambda m: m.diff("alice", FrozenClock()(), FrozenClock()()),
+        "find_duplicates": lambda m: m.find_duplicates("alice"),
+        "merge_knowledge": lambda m: m.merge_knowledge(1, 2),
         "delete_knowledge": lambda m: m.delete_knowledge(1),
         "recall": lambda m: m.recall("words", user_id="alice"),
         "build_context": lambda m: m.build_context(session_id, "words"),
+        "summarize": lambda m: m.summarize(session_id),
+        "learn": lambda m: m.learn(session_id, proposals=_learned(session_id)),
         "run": lambda m: m.run(lambda uow: uow.sessions.create("alice")),
         "unit_of_work": lambda m: m.unit_of_work().__enter__().sessions.create("alice"),
         "cleanup_old_sessions": lambda m: m.cleanup_old_sessions(0),

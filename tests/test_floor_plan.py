@@ -31,7 +31,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     )
     | {"erasures", "_byte_search"},
     frozenset({"config", "_yaml", "_unclear", "logging", "embeddings", "summaries", "tokens"})
-    | {"_log_files", "_log_lines", "_log_summary", "_redaction", "model_calls", "reranking"}
+    | {"_log_files", "_log_lines", "_log_summary", "_redaction", "model_calls", "reranking", "chat_model", "learning"}
     | {"_api_keys", "_dotenv", "_settings_faults", "_settings_layers", "_settings_template", "_settings_tree"},
     frozenset({"models"}),
     frozenset({"database", "schema"}),
@@ -44,8 +44,14 @@ FLOORS: tuple[frozenset[str], ...] = (
             "scoped",
             "aio",
             "health",
+            "background",
             "vectorizing",
+            "summarizing",
+            "_summaries",
             "_facade",
+            "_facts",
+            "duplicates",
+            "_learning",
             "_upkeep",
             "forgetting",
             "traces",

@@ -19,9 +19,12 @@ from sqlalchemy import select
 
 from mirai_memory import (
     Knowledge,
+    Learned,
+    LearnedItem,
     MemoryManager,
     Message,
     MiraiMemoryError,
+    ProposedFact,
     Task,
     UnitOfWork,
     UserMemory,
@@ -184,6 +187,20 @@ def _file(owner: str, ids: Ids) -> BytesIO:
     return BytesIO(f"{written}{json.dumps(end)}\n".encode())
 
 
+def _proposals(session_id: str, ids: Ids) -> Learned:
+    """What somebody's message is said to teach."""
+    fact = ProposedFact(category=ids.category, key=ids.key, value="x", message_ids=[ids.message])
+    items = [LearnedItem(proposal=fact, outcome="proposed")]
+    return Learned(session_id=session_id, extractor="x", after=0, through=1, items=items)
+
+
+def _taught(alice: UserMemory, ids: Ids) -> list[LearnedItem]:
+    """What becomes of proposals for a session of Alice's that name somebody's message."""
+    own = alice.create_session().id
+    alice.add_message(_said(replace(ids, session=own)))
+    return alice.learn(own, proposals=_proposals(own, ids)).items
+
+
 def _records(ids: Ids) -> list[Record]:
     return list(Reader(_file("alice", ids), MemorySettings()).records())
 
@@ -291,6 +308,16 @@ ATTEMPTS: dict[str, tuple[Attempt, ...]] = {
         lambda a, i: a.knowledge_history(i.key, category=i.category),
         lambda a, i: a.knowledge_history("shared"),
     ),
+    "diff": (lambda a, i: a.diff(NOW - timedelta(days=1), NOW + timedelta(days=1)),),
+    "find_duplicates": (
+        lambda a, i: a.find_duplicates(threshold=0.0),
+        lambda a, i: bool(a.add_knowledge(Knowledge(value=SECRET, key="x"))) and a.find_duplicates(threshold=0.0),
+    ),
+    "merge_knowledge": (
+        lambda a, i: a.merge_knowledge(i.fact, 1_000_000),
+        lambda a, i: a.merge_knowledge(a.add_knowledge(Knowledge(value="x")), i.fact),
+        lambda a, i: a.merge_knowledge(i.fact, a.add_knowledge(Knowledge(value="x"))),
+    ),
     "delete_knowledge": (
         lambda a, i: a.delete_knowledge(i.fact),
         lambda a, i: a.delete_knowledge(i.fact, dry_run=True),
@@ -313,6 +340,12 @@ ATTEMPTS: dict[str, tuple[Attempt, ...]] = {
         lambda a, i: a.import_user(_file(i.owner, i)),
         lambda a, i: a.import_user(_file("alice", i)),
         lambda a, i: a.import_user(_file("alice", i), dry_run=True) and a.import_user(_file("alice", i)),
+    ),
+    "summarize": (lambda a, i: a.summarize(i.session),),
+    "learn": (
+        lambda a, i: a.learn(i.session),
+        lambda a, i: a.learn(i.session, proposals=_proposals(i.session, i)),
+        lambda a, i: _taught(a, i),
     ),
     "run": (lambda a, i: a.run(lambda uow: uow.messages.page(i.session, limit=9)),),
     "unit_of_work": (lambda a, i: _iterated(lambda uow: uow.messages.page(i.session, limit=9))(a),),
@@ -388,11 +421,40 @@ UOW_ATTEMPTS: dict[str, tuple[UowAttempt, ...]] = {
         lambda u, i: u.knowledge.search(SECRET, limit=9),
         lambda u, i: u.knowledge.search(SECRET, limit=9, user_id=i.owner),
     ),
+    "knowledge.diff": (
+        lambda u, i: u.knowledge.diff(NOW - timedelta(days=1), NOW + timedelta(days=1), limit=99),
+        lambda u, i: u.knowledge.diff(NOW - timedelta(days=1), NOW, user_id=i.owner, limit=99),
+    ),
+    "knowledge.compared": (
+        lambda u, i: u.knowledge.compared(),
+        lambda u, i: bool(u.knowledge.add(Knowledge(value=SECRET, key="x"))) and u.knowledge.compared().values,
+    ),
+    "knowledge.still_current": (lambda u, i: u.knowledge.still_current([i.fact]),),
+    "knowledge.merge": (lambda u, i: u.knowledge.merge(u.knowledge.add(Knowledge(value="x")), i.fact),),
     "knowledge.delete": (
         lambda u, i: u.knowledge.delete(i.fact),
         lambda u, i: u.knowledge.delete(key=i.key, user_id=i.owner),
         lambda u, i: u.knowledge.delete(key="shared"),
     ),
+    "summaries.due": (lambda u, i: u.summaries.due(i.session), lambda u, i: u.summaries.due(i.session, 0)),
+    "summaries.left": (lambda u, i: u.summaries.left(i.session, 9),),
+    "summaries.next": (lambda u, i: u.summaries.next(i.session, 9),),
+    "summaries.store": (
+        lambda u, i: u.summaries.store(replace(u.sessions.ensure("own"), id=i.session), 1, {"summary": "x"}, "x"),
+    ),
+    "leases.take": (lambda u, i: u.leases.take(i.session, "x", 9),),
+    "leases.holds": (lambda u, i: u.leases.holds(i.session, "x"),),
+    "leases.release": (lambda u, i: u.leases.release(i.session, "x"),),
+    "leases.message_changed": (lambda u, i: u.leases.message_changed(i.session, 1),),
+    "messages.rest_begins": (lambda u, i: u.messages.rest_begins(i.session, 1),),
+    "learning.unlearned": (lambda u, i: u.learning.unlearned(i.session, limit=9),),
+    "learning.known": (lambda u, i: u.learning.known(i.session, SECRET),),
+    "learning.sources": (
+        lambda u, i: u.learning.sources(i.session, [i.message], after=0, through=9),
+        lambda u, i: u.learning.sources(u.sessions.ensure("own").id, [i.message], after=0, through=9),
+    ),
+    "learning.outlook": (lambda u, i: u.learning.outlook(i.session, []),),
+    "learning.store": (lambda u, i: u.learning.store(i.session, [], after=0, through=1),),
     "exports.counts": (lambda u, i: u.exports.counts(i.owner), lambda u, i: u.exports.counts()),
     "exports.preferences": (lambda u, i: u.exports.preferences(i.owner), lambda u, i: u.exports.preferences()),
     "exports.sessions": (lambda u, i: list(u.exports.sessions(i.owner)), lambda u, i: list(u.exports.sessions())),

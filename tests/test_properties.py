@@ -203,11 +203,12 @@ class Model:
 
     def delete(self, id: int) -> None:
         deleted = self.facts.pop(id)
-        for fact in self.facts.values():
+        for earlier, fact in self.facts.items():
             if fact.successor == id:
                 fact.successor = None
-                if fact.until is None:
-                    fact.until = max(fact.since, deleted.since)
+            if fact.gone and earlier < id and (deleted.gone or deleted.until is None):
+                end = max(fact.since, deleted.since)
+                fact.until = end if fact.until is None else min(fact.until, end)
 
     def true(self, moment: datetime) -> list[int]:
         return [

@@ -139,13 +139,6 @@ class AsyncFacade(Generic[Face]):
             lambda memory: memory.get_conversation_history(session_id, limit, max_tokens=max_tokens)
         )
 
-    async def trim_old_messages(self, session_id: str, keep: int | None = None) -> int:
-        """Delete all but the newest ``keep`` messages (None: ``max_messages``), in whole groups; how many went.
-
-        Raises NotFound.
-        """
-        return await self._write(lambda memory: memory.trim_old_messages(session_id, keep))
-
     async def add_task(self, task: Task) -> int:
         """Store a task; its id. Raises NotFound for an unknown session, Conflict, InvalidInput."""
         return await self._write(lambda memory: memory.add_task(task))

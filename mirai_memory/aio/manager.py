@@ -25,8 +25,10 @@ from mirai_memory.entities import (
     Task,
     TaskStatus,
 )
+from mirai_memory.learning import Extractor
 from mirai_memory.manager import MemoryManager
 from mirai_memory.reranking import Reranker
+from mirai_memory.summaries import Summarizer
 from mirai_memory.tokens import TokenCounter
 
 
@@ -45,6 +47,8 @@ class AsyncMemoryManager(ManagerMethods):
         *,
         settings: Settings | None = None,
         embedder: Embedder | None = None,
+        summarizer: Summarizer | None = None,
+        extractor: Extractor | None = None,
         reranker: Reranker | None = None,
         token_counter: TokenCounter | None = None,
         clock: Clock | None = None,
@@ -55,6 +59,8 @@ class AsyncMemoryManager(ManagerMethods):
             url,
             settings=settings,
             embedder=embedder,
+            summarizer=summarizer,
+            extractor=extractor,
             reranker=reranker,
             token_counter=token_counter,
             clock=clock,

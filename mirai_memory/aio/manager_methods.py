@@ -7,23 +7,25 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from mirai_memory._facade import RECALL_KINDS, RecallKind
-from mirai_memory.aio.upkeep_methods import UpkeepMethods
+from mirai_memory.aio.fact_methods import OwnersFactMethods
+from mirai_memory.aio.learning_methods import LearningMethods
+from mirai_memory.aio.summary_methods import SummaryMethods
 from mirai_memory.entities import (
     JsonObject,
     Knowledge,
     Message,
     Session,
-    SourceKind,
     Task,
     TaskStatus,
     UserPreferences,
 )
+from mirai_memory.manager import MemoryManager
 
 if TYPE_CHECKING:
     from mirai_memory.health import Health
 
 
-class ManagerMethods(UpkeepMethods):
+class ManagerMethods(OwnersFactMethods, SummaryMethods[MemoryManager], LearningMethods[MemoryManager]):
     """Those whose arguments may name an owner, and upkeep."""
 
     # Made by tests/aio/test_methods.py --write
@@ -114,103 +116,6 @@ class ManagerMethods(UpkeepMethods):
         """One page of tasks in order of id; ``after`` is the id of the last one seen."""
         return await self._read(
             lambda memory: memory.get_tasks(session_id, status, user_id=user_id, limit=limit, after=after)
-        )
-
-    async def get_knowledge(
-        self,
-        category: str | None = None,
-        *,
-        key: str | None = None,
-        user_id: str | None = None,
-        as_of: datetime | None = None,
-        known_at: datetime | None = None,
-        with_embedding: bool = False,
-        limit: int = 100,
-        after: int | None = None,
-    ) -> list[Knowledge]:
-        """One page of facts in order of id: the owner's and the shared ones; only the shared ones for None.
-
-        Without times, what is true and believed now. ``as_of``: what was true then, as far as is known now;
-        ``known_at``: what was believed then. Expired facts are never among them.
-        """
-        return await self._read(
-            lambda memory: memory.get_knowledge(
-                category,
-                key=key,
-                user_id=user_id,
-                as_of=as_of,
-                known_at=known_at,
-                with_embedding=with_embedding,
-                limit=limit,
-                after=after,
-            )
-        )
-
-    async def search_knowledge(
-        self,
-        query: str,
-        limit: int = 10,
-        *,
-        category: str | None = None,
-        user_id: str | None = None,
-        source_kind: SourceKind | None = None,
-        min_confidence: float = 0.0,
-        embedding: Sequence[float] | None = None,
-        embedding_model: str | None = None,
-        explain: bool = False,
-    ) -> list[Knowledge]:
-        """Current facts that match the query by words and, with an embedder, meaning; best first, with ``score``.
-
-        The owner's and the shared ones; only the shared ones for None. ``embedding`` is the query as a vector of the
-        caller's own; it is compared with the vectors of ``embedding_model`` (None: the embedder's, or else the only
-        model that facts have vectors of).
-        """
-        return await self._slow(
-            lambda memory: memory.search_knowledge(
-                query,
-                limit,
-                category=category,
-                user_id=user_id,
-                source_kind=source_kind,
-                min_confidence=min_confidence,
-                embedding=embedding,
-                embedding_model=embedding_model,
-                explain=explain,
-            )
-        )
-
-    async def knowledge_history(
-        self, key: str, *, category: str = "general", user_id: str | None = None
-    ) -> list[Knowledge]:
-        """Every value the key has had, oldest first: superseded, closed, expired and current ones."""
-        return await self._read(lambda memory: memory.knowledge_history(key, category=category, user_id=user_id))
-
-    async def delete_knowledge(
-        self,
-        knowledge_id: int | None = None,
-        *,
-        key: str | None = None,
-        category: str | None = None,
-        source: str | None = None,
-        source_kind: SourceKind | None = None,
-        user_id: str | None = None,
-        dry_run: bool = False,
-    ) -> int:
-        """Delete one row by id, or all rows that meet every condition, earlier values included; how many.
-
-        Conditions look at the owner's own facts, or at the shared ones for None; an id is looked up everywhere.
-        ``dry_run`` only counts. Raises NotFound for an unknown id, InvalidInput where nothing is named.
-        """
-        return await self._write(
-            lambda memory: memory.delete_knowledge(
-                knowledge_id,
-                key=key,
-                category=category,
-                source=source,
-                source_kind=source_kind,
-                user_id=user_id,
-                dry_run=dry_run,
-            )
         )
 
     async def recall(

@@ -9,11 +9,15 @@ from typing import Any, BinaryIO
 
 from mirai_memory._facade import RECALL_KINDS, RecallKind
 from mirai_memory.aio import pages
-from mirai_memory.aio.facade import AsyncFacade
+from mirai_memory.aio.learning_methods import LearningMethods
+from mirai_memory.aio.summary_methods import SummaryMethods
 from mirai_memory.aio.threads import Threads
+from mirai_memory.duplicates import SIMILAR
 from mirai_memory.entities import (
+    Duplicate,
     JsonObject,
     Knowledge,
+    KnowledgeDiff,
     Message,
     Session,
     SourceKind,
@@ -26,7 +30,7 @@ from mirai_memory.scoped import UserMemory
 from mirai_memory.transfer import UserExport, UserImport
 
 
-class AsyncUserMemory(AsyncFacade[UserMemory]):
+class AsyncUserMemory(SummaryMethods[UserMemory], LearningMethods[UserMemory]):
     """UserMemory for asyncio, bound to one owner by ``AsyncMemoryManager.for_user``: the same methods, awaited.
 
     It reads the owner's own rows and the shared facts, and writes the owner's own only. Another owner's id answers
@@ -201,6 +205,18 @@ class AsyncUserMemory(AsyncFacade[UserMemory]):
     async def knowledge_history(self, key: str, *, category: str = "general") -> list[Knowledge]:
         """Every value the key has had, oldest first, own and shared."""
         return await self._read(lambda memory: memory.knowledge_history(key, category=category))
+
+    async def diff(self, t1: datetime, t2: datetime, *, limit: int = 1000, after: int | None = None) -> KnowledgeDiff:
+        """What was learned from ``t1`` to ``t2``, of own and shared facts; as in MemoryManager."""
+        return await self._read(lambda memory: memory.diff(t1, t2, limit=limit, after=after))
+
+    async def find_duplicates(self, *, limit: int = 100, threshold: float = SIMILAR) -> list[Duplicate]:
+        """Pairs of current own facts that may say the same; best first. As in MemoryManager."""
+        return await self._slow(lambda memory: memory.find_duplicates(limit=limit, threshold=threshold))
+
+    async def merge_knowledge(self, keep: int, drop: int) -> Knowledge:
+        """Have one own fact take the place of another, which says the same; as in MemoryManager."""
+        return await self._write(lambda memory: memory.merge_knowledge(keep, drop))
 
     async def delete_knowledge(
         self,

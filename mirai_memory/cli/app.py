@@ -21,11 +21,13 @@ from mirai_memory.cli import (
     health,
     importing,
     knowledge,
+    learning,
     logs,
     preferences,
     reading,
     remembering,
     searching,
+    summarizing,
     tasks,
     verifying,
 )
@@ -67,6 +69,10 @@ app.command("recall", epilog=examples("recall 'where does she live' --user alice
 app.command("context", epilog=examples("context --max-tokens 2000", "context --shape openai"))(context.context)
 app.command("history", epilog=examples("history --limit 20 --user alice"))(reading.history)
 app.command("sessions", epilog=examples("sessions --json"))(reading.sessions)
+app.command("summarize", epilog=examples("summarize support-chat-17 --user alice", "summarize --all --user alice"))(
+    summarizing.summarize
+)
+app.command("learn", epilog=examples("learn --review --user alice", "learn --all --json --user alice"))(learning.learn)
 app.command("stats", epilog=examples("stats --db data/mirai_memory.db"))(reading.stats)
 app.command("eval", epilog=examples("eval questions.jsonl --user alice --against memory.rag.embedder=none"))(
     searching.eval_

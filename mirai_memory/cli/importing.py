@@ -101,7 +101,10 @@ def _memory(db: str | None, config: Path | None, dry_run: bool) -> Iterator[Memo
     from mirai_memory.database.urls import sqlite_path
 
     path = sqlite_path(resolve_url(db, load_settings(config))) if dry_run else None
-    with opened(":memory:" if path is not None and not path.exists() else db, config, write=True) as memory:
+    place = ":memory:" if path is not None and not path.exists() else db
+    # What is old already is summarised when it is asked for, or when its conversation goes on; not in our way.
+    unasked = {"memory": {"short_term": {"auto_summarize": False}}}
+    with opened(place, config, write=True, overrides=unasked) as memory:
         yield memory
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from mirai_memory.cli.duplicates import duplicates, merge
 from mirai_memory.cli.failures import FAILED, say
 from mirai_memory.cli.options import (
     DEFAULT_USER,
@@ -27,7 +29,10 @@ if TYPE_CHECKING:
     from mirai_memory import Knowledge
     from mirai_memory.scoped import UserMemory
 
-app = typer.Typer(no_args_is_help=True, help="List, show and delete facts; 'remember' stores them.")
+app = typer.Typer(no_args_is_help=True, help="List, show, merge and delete facts; 'remember' stores them.")
+
+app.command(epilog=examples("knowledge duplicates", "knowledge duplicates --threshold 0.8 --json"))(duplicates)
+app.command(epilog=examples("knowledge merge 12 31 --dry-run", "knowledge merge 12 31 --yes"))(merge)
 
 _NAME = 20  # characters of a category or key on a terminal
 Category = Annotated[str | None, typer.Option("--category", metavar="NAME", help="Only of this category.")]
@@ -85,8 +90,7 @@ def show(
     with opened(db, config) as memory:
         found = _history(memory.for_user(user), key, category)
     if not found:
-        say(f"error: no fact {key!r} for user {user}; 'mirai-memory knowledge list' lists them, --category narrows")
-        raise typer.Exit(FAILED)
+        _say_missing(key, user)
     if as_json:
         print_json([fact.to_dict() for fact in found])
         return
@@ -111,6 +115,45 @@ def print_fact(fact: Knowledge) -> None:
     if fact.expires_at:
         note.append(f"expires {when(fact.expires_at)}")
     print_block(heading, fact.value, ", ".join([*note, *(["shared"] if fact.user_id is None else [])]))
+
+
+@app.command(epilog=examples("knowledge history city", "knowledge history city --category profile --json"))
+def history(
+    key: Annotated[str, typer.Argument(metavar="KEY", help="What the fact says something about.")],
+    category: Annotated[
+        str | None, typer.Option("--category", metavar="NAME", help="Default: all where the key is in use.")
+    ] = None,
+    user: User = DEFAULT_USER,
+    db: Db = None,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Print when each value of a key was true and when it was believed, the oldest first.
+
+    What a fact was merged into is told by its id.
+    """
+    with opened(db, config) as memory:
+        found = _history(memory.for_user(user), key, category)
+    if not found:
+        _say_missing(key, user)
+    if as_json:
+        print_json([fact.to_dict() for fact in found])
+        return
+    print_table(["id", "category", "true", "believed", "replaced by", "value"], [_times(fact) for fact in found])
+
+
+def _times(fact: Knowledge) -> tuple[int | None, str, str, str, str, str]:
+    def span(begin: datetime | None, end: datetime | None) -> str:
+        return f"{when(begin)} - {when(end) if end else ''}".rstrip()
+
+    true, believed = span(fact.valid_from, fact.valid_to), span(fact.created_at, fact.superseded_at)
+    value = fact.value + ("  (shared)" if fact.user_id is None else "")
+    return fact.id, fact.category, true, believed, str(fact.superseded_by or "-"), value
+
+
+def _say_missing(key: str, user: str) -> NoReturn:
+    say(f"error: no fact {key!r} for user {user}; 'mirai-memory knowledge list' lists them, --category narrows")
+    raise typer.Exit(FAILED)
 
 
 @app.command(epilog=examples("knowledge delete 12", "knowledge delete --source some-page --dry-run"))

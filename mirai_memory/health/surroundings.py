@@ -76,10 +76,8 @@ def _loaded(config: str | os.PathLike[str] | None) -> tuple[Settings, str]:
 
 
 def api_key(probe: Probe) -> Finding:
-    """Whether there is one and where; only the embedder ``openai`` needs it, and texts are kept without."""
-    keys, rag = probe.settings.security.api_keys, probe.settings.memory.rag
-    # A server of one's own, behind base_url, may do without.
-    needed = rag.enabled and rag.embedder == "openai" and probe.settings.models.embedding.base_url is None
+    """Whether there is one and where; only what is called ``openai`` needs it, and texts are kept without."""
+    keys, needed = probe.settings.security.api_keys, _needs_key(probe.settings)
     use = "" if needed else "; none is needed with these settings"
     try:
         place = keys.locate("openai")
@@ -87,10 +85,22 @@ def api_key(probe: Probe) -> Finding:
         return warning(str(fault), "correct that place; the key itself belongs nowhere else")
     if place is None and needed:
         advice = f"set {keys.env_var}, or put the key into {keys.fallback_file}"
-        return warning("none, but memory.rag.embedder is openai", advice)
+        return warning(f"none, but {needed} is openai", advice)
     if place is not None and _is_exposed(keys.fallback_file):
         return warning(f"{place}{use}", f"chmod 600 {keys.fallback_file}")
     return ok(f"{place or 'none'}{use}")
+
+
+def _needs_key(settings: Settings) -> str | None:
+    """The setting that wants a key. A server of one's own, behind base_url, may do without."""
+    memory, models = settings.memory, settings.models
+    if memory.rag.enabled and memory.rag.embedder == "openai" and models.embedding.base_url is None:
+        return "memory.rag.embedder"
+    if models.chat.base_url is not None:
+        return None
+    if memory.short_term.summarizer == "openai":
+        return "memory.short_term.summarizer"
+    return "memory.long_term.extractor" if memory.long_term.extractor == "openai" else None
 
 
 def _is_exposed(path: Path) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import ColumnElement, Delete, Select, Update, delete, select
@@ -36,6 +36,7 @@ class Work:
 
     ``owner`` bounds what may be seen and changed; None is everybody. ``model`` is the embedder's, for which vectors
     are wanted, None where there is no embedder. What a ``writing`` one reads may be rolled back, and is not kept.
+    ``grown`` are the sessions out of whose window messages may have gone.
     """
 
     db: Db
@@ -45,6 +46,7 @@ class Work:
     owner: str | None
     writing: bool
     model: str | None
+    grown: set[str] = field(default_factory=set)
 
 
 class Service:

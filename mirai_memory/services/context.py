@@ -62,7 +62,7 @@ class Contexts(Service):
         session = self._session(session_id)
         # From here on as the owner of the session, whoever asks.
         work = replace(self._work, owner=session.user_id)
-        groups, older = Messages(work).newest_groups(session.id, self._settings.short_term.max_messages)
+        groups, older = _history(work, session)
         query = Query.of((_last_question(groups) or "") if query is None else query)
         shown = {message.id for group in groups for message in group}
         recalled, facts, omitted = _found(work, query, shown)
@@ -77,6 +77,26 @@ class Contexts(Service):
             recalled=recalled,
             omitted=omitted,
         )
+
+
+def _history(work: Work, session: Session) -> tuple[list[list[Message]], Message | None]:
+    """The window, newest group first, joined to the summary: nothing is told by both, and what neither of them has
+    comes after it. Also the message before that, where neither has it."""
+    limit, messages = work.settings.short_term.max_messages, Messages(work)
+    groups, older = messages.newest_groups(session.id, limit)
+    if session.summary is None or session.summarized_through is None:
+        return groups, older
+    through = session.summarized_through
+    if _is_untold(older, through):
+        # What has left the window since the last summary, which is no more than a window holds while summaries work.
+        wider, before = messages.newest_groups(session.id, 2 * limit)
+        if not _is_untold(before, through):
+            groups, older = wider, before
+    return [group for group in groups if _is_untold(group[-1], through)], older if _is_untold(older, through) else None
+
+
+def _is_untold(message: Message | None, through: int) -> bool:
+    return message is not None and (message.position or 0) > through
 
 
 def _last_question(groups: Sequence[list[Message]]) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, and_, case, delete, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, Row, and_, bindparam, case, delete, func, or_, select, update
 
 from mirai_memory import _checks
 from mirai_memory._render import HASHED_KEY
@@ -19,20 +20,19 @@ from mirai_memory.config import MemorySettings
 from mirai_memory.database.chunks import chunks
 from mirai_memory.database.hot import BulkInsert
 from mirai_memory.entities import ON_CONFLICT, SOURCE_KINDS, Knowledge, OnConflict, SourceKind
-from mirai_memory.errors import ConfigurationError, Conflict, InvalidInput, NotFound
-from mirai_memory.models import EmbeddingRow, KnowledgeRow, MessageRow
+from mirai_memory.errors import Conflict, InvalidInput, NotFound
+from mirai_memory.models import MessageRow
 from mirai_memory.search import Entry, Hit, Query, Scope
 from mirai_memory.search.terms import knowledge_terms
 from mirai_memory.services import vectors
-from mirai_memory.services.base import Service, with_score
+from mirai_memory.services.base import with_score
+from mirai_memory.services.duplicates import Duplicates
 from mirai_memory.services.embeddings import GIVEN, Embeddings, Wanted, content_hash, fact_text
+from mirai_memory.services.fact_changes import FactChanges
+from mirai_memory.services.fact_times import KEY, KNOWLEDGE, SHARED, believed, is_open, named, not_expired, true_at
 
-KNOWLEDGE = KnowledgeRow.table()
 MESSAGES = MessageRow.table()
-EMBEDDINGS = EmbeddingRow.table()
-SHARED = ""  # how the owner of facts that belong to all is stored
-_LATER = KNOWLEDGE.alias("later")
-_KEY = ("user_id", "category", "key")  # of one current value
+_DELETED = KNOWLEDGE.alias("deleted")
 _INSERT = BulkInsert(KNOWLEDGE)
 _INSERTED = 1_000  # facts of one statement
 
@@ -116,7 +116,7 @@ def default_key(value: str) -> str:
     return HASHED_KEY + hashlib.sha256(value.encode()).hexdigest()[:32]
 
 
-class KnowledgeBase(Service):
+class KnowledgeBase(Duplicates, FactChanges):
     def add(self, knowledge: Knowledge, *, on_conflict: OnConflict | None = None) -> int:
         return self.add_prepared(prepare(knowledge, self._settings), on_conflict)
 
@@ -143,7 +143,7 @@ class KnowledgeBase(Service):
         """Each fact, and whether it stands beside whatever is there: it is closed, or the first of its key."""
         taken = self._open_keys(prepared)
         for item in prepared:
-            key = tuple(item.values[name] for name in _KEY)
+            key = tuple(item.values[name] for name in KEY)
             yield item.values["valid_to"] is not None or key not in taken, item
             if item.values["valid_to"] is None:
                 taken.add(key)
@@ -155,7 +155,7 @@ class KnowledgeBase(Service):
             wanted[item.values["user_id"], item.values["category"]].append(item.values["key"])
         found: set[tuple[Any, ...]] = set()
         for (owner, category), keys in wanted.items():
-            same = and_(KNOWLEDGE.c.user_id == owner, KNOWLEDGE.c.category == category, *_is_open())
+            same = and_(KNOWLEDGE.c.user_id == owner, KNOWLEDGE.c.category == category, *is_open())
             for chunk in chunks(keys):
                 rows = self._db.execute(select(KNOWLEDGE.c.key).where(same, KNOWLEDGE.c.key.in_(chunk)))
                 found.update((owner, category, key) for key in rows.scalars())
@@ -185,19 +185,17 @@ class KnowledgeBase(Service):
         if current is None:
             return self._insert(prepared)
         expired = current.expires_at is not None and current.expires_at <= now
-        if current.value == values["value"] and not expired:
+        same = bool(current.value == values["value"])
+        # The same value, but true already and not only later, is more than was known.
+        if same and not expired and not values["valid_from"] <= now < current.valid_from:
             return self._refresh(current, prepared)
         policy = policy or self._settings.long_term.policy(values["category"])
-        if not expired:
+        if not expired and not same:
             if policy == "reject":
                 raise Conflict("knowledge", current.id, "this key holds another value, and the policy is 'reject'")
             if policy == "keep_higher_confidence" and values["confidence"] < current.confidence:
                 return int(current.id)
         return self._supersede(current, prepared)
-
-    def _check_enabled(self) -> None:
-        if not self._settings.long_term.enabled:
-            raise ConfigurationError("memory.long_term.enabled is false: facts are not kept")
 
     def _fact_owner(self, user_id: str | None) -> str:
         if self._owner is None and user_id is None:
@@ -219,11 +217,11 @@ class KnowledgeBase(Service):
                 raise NotFound("message", message_id)
 
     def _open_row(self, values: dict[str, Any]) -> Row[Any] | None:
-        same = [KNOWLEDGE.c[name] == values[name] for name in _KEY]
+        same = [KNOWLEDGE.c[name] == values[name] for name in KEY]
         # Looked for before it is held: a row that is held may be superseded by the time the hold is granted, and the
         # statement that waited does not see its successor.
-        while (id := self._db.execute(select(KNOWLEDGE.c.id).where(*same, *_is_open())).scalar()) is not None:
-            held = select(KNOWLEDGE).where(KNOWLEDGE.c.id == id, *_is_open()).with_for_update()
+        while (id := self._db.execute(select(KNOWLEDGE.c.id).where(*same, *is_open())).scalar()) is not None:
+            held = select(KNOWLEDGE).where(KNOWLEDGE.c.id == id, *is_open()).with_for_update()
             row = self._db.execute(held).one_or_none()
             if row is not None:
                 return row
@@ -280,86 +278,6 @@ class KnowledgeBase(Service):
         self._db.execute(old.values(superseded_by=id))
         return id
 
-    def page(
-        self,
-        category: str | None = None,
-        *,
-        key: str | None = None,
-        user_id: str | None = None,
-        as_of: datetime | None = None,
-        known_at: datetime | None = None,
-        with_embedding: bool = False,
-        limit: int,
-        after: int | None = None,
-    ) -> list[Knowledge]:
-        """One page in order of id: what is true and believed now, or was ``as_of`` and ``known_at`` then."""
-        statement = select(KNOWLEDGE).where(*_filters(category=category, key=key)).order_by(KNOWLEDGE.c.id)
-        if after is not None:
-            statement = statement.where(KNOWLEDGE.c.id > _checks.after(after))
-        now = self._now()
-        true = now if as_of is None else _checks.moment("as_of", as_of)
-        known = now if known_at is None else _checks.moment("known_at", known_at)
-        statement = statement.where(*_true_at(true), *_believed(true, known), _not_expired(now))
-        rows = sorted(self._of_each_owner(statement, user_id, limit), key=lambda row: row.id)[:limit]
-        found = [self._fact(row) for row in rows]
-        return self._with_vectors(found) if with_embedding else found
-
-    def _of_each_owner(self, statement: Select[Any], user_id: str | None, limit: int) -> list[Row[Any]]:
-        """Rows of each visible owner, at most ``limit`` of each: asked for both at once, the engine would sort all."""
-        owners = self._visible_owners(user_id)
-        own = (statement.where(KNOWLEDGE.c.user_id == owner).limit(limit) for owner in owners)
-        return [row for wanted in own for row in self._db.execute(wanted)]
-
-    def newest(self, limit: int) -> list[Knowledge]:
-        """The current facts that were stored last, newest first."""
-        now = self._now()
-        statement = select(KNOWLEDGE).where(*_true_at(now), *_believed(now, now), _not_expired(now))
-        rows = self._of_each_owner(statement.order_by(KNOWLEDGE.c.id.desc()), None, limit)
-        return [self._fact(row) for row in sorted(rows, key=lambda row: -row.id)[:limit]]
-
-    def _visible(self, user_id: str | None) -> ColumnElement[bool]:
-        """Shared facts, and those of the owner: of the named one, or of the one this unit of work is bound to."""
-        return KNOWLEDGE.c.user_id.in_(self._visible_owners(user_id))
-
-    def _visible_owners(self, user_id: str | None) -> list[str]:
-        if not self._settings.long_term.enabled:
-            return []
-        if self._owner is None and user_id is None:
-            return [SHARED]
-        return [self._owner_of(user_id), SHARED]
-
-    def _with_vectors(self, found: list[Knowledge]) -> list[Knowledge]:
-        stored: dict[int, Row[Any]] = {}
-        for chunk in chunks([item.id for item in found]):
-            ready = (EMBEDDINGS.c.kind == "knowledge") & (EMBEDDINGS.c.status == "ready")
-            statement = select(EMBEDDINGS).where(ready, EMBEDDINGS.c.item_id.in_(chunk))
-            # The last one counts: the given one, else the newest.
-            statement = statement.order_by(EMBEDDINGS.c.content_hash.startswith(GIVEN), EMBEDDINGS.c.id)
-            stored.update((row.item_id, row) for row in self._db.execute(statement))
-        return [
-            replace(item, embedding=vectors.unpack(row.vector), embedding_model=row.model)
-            if item.id is not None and (row := stored.get(item.id)) is not None
-            else item
-            for item in found
-        ]
-
-    def _fact(self, row: Row[Any]) -> Knowledge:
-        values = dict(row._mapping)
-        if values["user_id"] == SHARED:
-            values["user_id"] = None
-            if self._owner is not None:
-                values["message_id"] = None  # it may be anybody's, and would tell that it exists
-        return Knowledge(**values)
-
-    def history(self, key: str, *, category: str, user_id: str | None = None) -> list[Knowledge]:
-        """Every value the key has had, oldest first: superseded, closed, expired and current."""
-        statement = select(KNOWLEDGE).where(
-            self._visible(user_id),
-            KNOWLEDGE.c.category == _checks.name("category", category, limit=_checks.MAX_CATEGORY),
-            KNOWLEDGE.c.key == _checks.name("key", key),
-        )
-        return [self._fact(row) for row in self._db.execute(statement.order_by(KNOWLEDGE.c.id))]
-
     def search(
         self,
         query: Query | str,
@@ -373,13 +291,13 @@ class KnowledgeBase(Service):
     ) -> list[Knowledge]:
         """The best matches among current facts, best first."""
         owner = SHARED if self._owner is None and user_id is None else self._owner_of(user_id)
-        narrow = _filters(category=category, source_kind=source_kind)
+        narrow = named(category=category, source_kind=source_kind)
         if _checks.number("min_confidence", min_confidence, least=0.0, most=1.0):
             narrow.append(KNOWLEDGE.c.confidence >= min_confidence)
         now = self._now()
         # Hidden from the engine's planner, which would read all facts of an owner rather than the few ids asked for.
         visible = func.coalesce(KNOWLEDGE.c.user_id, "").in_(self._visible_owners(user_id))
-        always = [*_true_at(now), *_believed(now, now), _not_expired(now), visible]
+        always = [*true_at(now), *believed(now, now), not_expired(now), visible]
         scope = Scope.of(owner, shared=True)
         shared = not self._work.writing
         hits = self._index.knowledge(
@@ -407,7 +325,7 @@ class KnowledgeBase(Service):
     ) -> int:
         """Delete the row of that id, or every row (earlier values too) that meets all conditions; how many."""
         self._check_enabled()
-        conditions = _filters(key=key, category=category, source=source, source_kind=source_kind)
+        conditions = named(key=key, category=category, source=source, source_kind=source_kind)
         if knowledge_id is not None:
             conditions.append(KNOWLEDGE.c.id == _checks.row_id("knowledge_id", knowledge_id))
         if not conditions:
@@ -425,63 +343,51 @@ class KnowledgeBase(Service):
         self._forget_projections("knowledge", ids)
         gone = 0
         for chunk in chunks(ids):
-            self._end_predecessors(chunk)
+            self._end_earlier(chunk)
             gone += self._db.execute(delete(KNOWLEDGE).where(KNOWLEDGE.c.id.in_(chunk))).rowcount
         return gone
 
-    def _end_predecessors(self, ids: Sequence[int]) -> None:
-        """A deleted fact does not give its place back: the one before it stays true only until it came."""
-        came = select(_LATER.c.valid_from).where(_LATER.c.id == KNOWLEDGE.c.superseded_by).scalar_subquery()
+    def _end_earlier(self, ids: Sequence[int]) -> None:
+        """A deleted fact does not give its place back: what it hid stays true only until it came."""
+        hiding = _Hiding(self._db.execute(_HIDES.where(KNOWLEDGE.c.id.in_(ids))).all())
+        ends = []
+        for (owner, category), keys in hiding.keys.items():
+            same = and_(KNOWLEDGE.c.user_id == owner, KNOWLEDGE.c.category == category)
+            for chunk in chunks(sorted(keys)):
+                earlier = _HIDDEN.where(same, KNOWLEDGE.c.key.in_(chunk), KNOWLEDGE.c.id < hiding.last)
+                for row in self._db.execute(earlier):
+                    came = hiding.since(row)
+                    if came is not None and (row.valid_to is None or max(row.valid_from, came) < row.valid_to):
+                        ends.append({"fact": row.id, "until": max(row.valid_from, came)})
+        if ends:
+            self._db.execute(_ENDED, ends)
         # The later of the two times: SQLite calls it max, PostgreSQL greatest.
-        until = case((KNOWLEDGE.c.valid_from > came, KNOWLEDGE.c.valid_from), else_=came)
-        replaced = and_(KNOWLEDGE.c.superseded_by.in_(ids), KNOWLEDGE.c.valid_to.is_(None))
-        self._db.execute(update(KNOWLEDGE).where(replaced).values(valid_to=until))
+        came_then = select(_DELETED.c.valid_from).where(_DELETED.c.id == KNOWLEDGE.c.superseded_by).scalar_subquery()
+        until = case((KNOWLEDGE.c.valid_from > came_then, KNOWLEDGE.c.valid_from), else_=came_then)
+        merged = and_(KNOWLEDGE.c.superseded_by.in_(ids), KNOWLEDGE.c.valid_to.is_(None))
+        self._db.execute(update(KNOWLEDGE).where(merged).values(valid_to=until))
 
 
-def _filters(
-    *,
-    key: str | None = None,
-    category: str | None = None,
-    source: str | None = None,
-    source_kind: SourceKind | None = None,
-) -> list[ColumnElement[bool]]:
-    conditions: list[ColumnElement[bool]] = []
-    if key is not None:
-        conditions.append(KNOWLEDGE.c.key == _checks.name("key", key))
-    if category is not None:
-        conditions.append(KNOWLEDGE.c.category == _checks.name("category", category, limit=_checks.MAX_CATEGORY))
-    if source is not None:
-        conditions.append(KNOWLEDGE.c.source == _checks.text("source", source, limit=_checks.MAX_LABEL))
-    if source_kind is not None:
-        conditions.append(KNOWLEDGE.c.source_kind == _checks.one_of("source_kind", source_kind, SOURCE_KINDS))
-    return conditions
+class _Hiding:
+    """Deleted values, and from when each has hidden the ones before it of its key."""
+
+    def __init__(self, deleted: Sequence[Row[Any]]) -> None:
+        self.last = max((row.id for row in deleted), default=0)
+        self.keys: dict[tuple[str, str], set[str]] = defaultdict(set)
+        self._times: dict[tuple[str, str, str], list[tuple[int, datetime]]] = defaultdict(list)
+        for row in sorted(deleted, key=lambda row: -row.id):
+            times = self._times[row.user_id, row.category, row.key]
+            times.append((-row.id, min(row.valid_from, times[-1][1]) if times else row.valid_from))
+            self.keys[row.user_id, row.category].add(row.key)
+
+    def since(self, row: Row[Any]) -> datetime | None:
+        """The earliest time of those that came after this one."""
+        times = self._times[row.user_id, row.category, row.key]
+        after = bisect_left(times, -row.id, key=itemgetter(0))
+        return times[after - 1][1] if after else None
 
 
-def _is_open() -> list[ColumnElement[bool]]:
-    return [KNOWLEDGE.c.superseded_at.is_(None), KNOWLEDGE.c.valid_to.is_(None)]
-
-
-def _true_at(moment: datetime) -> list[ColumnElement[bool]]:
-    return [
-        KNOWLEDGE.c.valid_from <= moment,
-        or_(KNOWLEDGE.c.valid_to.is_(None), KNOWLEDGE.c.valid_to > moment),
-    ]
-
-
-def _not_expired(now: datetime) -> ColumnElement[bool]:
-    return or_(KNOWLEDGE.c.expires_at.is_(None), KNOWLEDGE.c.expires_at > now)
-
-
-def _believed(true: datetime, known: datetime) -> list[ColumnElement[bool]]:
-    """Recorded by ``known``, and not replaced by then by a later value that was already true at ``true``.
-
-    A value is replaced from when its successor is true, not from when that was learned: the fact that somebody moved
-    in May, learned in June, leaves the old address true for April.
-    """
-    same = [_LATER.c[name] == KNOWLEDGE.c[name] for name in _KEY]
-    was_open = or_(_LATER.c.valid_to.is_(None), _LATER.c.superseded_at.is_not(None))
-    replaced = exists().where(
-        *same, was_open, _LATER.c.id > KNOWLEDGE.c.id, _LATER.c.created_at <= known, _LATER.c.valid_from <= true
-    )
-    # What nothing has superseded is asked no further: nearly every row.
-    return [KNOWLEDGE.c.created_at <= known, or_(KNOWLEDGE.c.superseded_at.is_(None), ~replaced)]
+_PLACED = [KNOWLEDGE.c[name] for name in ("id", *KEY, "valid_from", "valid_to")]
+_HIDES = select(*_PLACED).where(or_(KNOWLEDGE.c.valid_to.is_(None), KNOWLEDGE.c.superseded_at.is_not(None)))
+_HIDDEN = select(*_PLACED).where(KNOWLEDGE.c.superseded_at.is_not(None))
+_ENDED = update(KNOWLEDGE).where(KNOWLEDGE.c.id == bindparam("fact")).values(valid_to=bindparam("until"))

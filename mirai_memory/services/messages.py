@@ -21,6 +21,7 @@ from mirai_memory.search.terms import message_place, message_terms, microseconds
 from mirai_memory.services import windows
 from mirai_memory.services.base import Service, entity_maker, with_score
 from mirai_memory.services.embeddings import Embeddings, Wanted, message_text
+from mirai_memory.services.leases import Leases
 from mirai_memory.services.message_values import Prepared, prepare
 
 MESSAGES = MessageRow.table()
@@ -138,6 +139,7 @@ class Messages(Service):
     def _append(self, session_id: str, prepared: list[Prepared], entries: list[Entry]) -> list[int]:
         next_position, owner = self._take_places(session_id, len(prepared))
         first = next_position - len(prepared)
+        self._note_growth(session_id, first, next_position)
         rows = []
         for position, item in enumerate(prepared, first):
             if item.values["user_id"] not in (None, owner):
@@ -150,6 +152,12 @@ class Messages(Service):
             if entry is not None:
                 entries.append(entry)
         return ids
+
+    def _note_growth(self, session_id: str, first: int, next_position: int) -> None:
+        """At every so many places that are taken, as many messages may have left the window."""
+        step = self._settings.short_term.max_messages
+        if (next_position - 1) // step > (first - 1) // step:
+            self._work.grown.add(session_id)
 
     def _take_places(self, session_id: str, places: int) -> tuple[int, str]:
         values = {"session": session_id, "places": places, "now": self._now()}
@@ -208,6 +216,7 @@ class Messages(Service):
             raise InvalidInput("message_id", "names a message of kind 'item', which is kept exactly as it came")
         changed = update(MESSAGES).where(MESSAGES.c.id == row.id).values(**values, parts=None, tokens=None)
         self._db.execute(changed)
+        Leases(self._work).message_changed(row.session_id, row.position)
         self._forget_projections("message", [row.id])
         terms = message_terms(content, row.name, row.timestamp)
         place = message_place(content, row.name, row.role, row.timestamp, row.session_id, row.position)
@@ -219,6 +228,7 @@ class Messages(Service):
         row = self._row(message_id)
         if row is None or not self._delete(row.session_id, [row.id]):
             raise NotFound("message", message_id)
+        Leases(self._work).message_changed(row.session_id, row.position)
 
     def pop(self, session_id: str) -> Message | None:
         """Take the newest message out; None from an empty session."""
@@ -228,16 +238,25 @@ class Messages(Service):
         if row is None:
             return None
         self._delete(id, [row.id])
+        Leases(self._work).message_changed(id, row.position)
         return to_message(row)
 
-    def trim(self, session_id: str, keep: int) -> int:
-        """Delete all but the newest ``keep`` in whole groups; how many went."""
+    def trim(self, session_id: str, keep: int, *, summarized_only: bool = False) -> int:
+        """Delete all but the newest ``keep`` in whole groups, or of these what the summary tells; how many went."""
         id = self._hold_session(session_id)
-        start = self._window_start(id, keep)
-        statement = select(MESSAGES.c.id).where(MESSAGES.c.session_id == id)
-        if start is not None:
-            statement = statement.where(MESSAGES.c.position < start)
+        here = MESSAGES.c.session_id == id
+        statement = select(MESSAGES.c.id).where(here, MESSAGES.c.position < self.rest_begins(id, keep))
+        if summarized_only:
+            through = select(SESSIONS.c.summarized_through).where(SESSIONS.c.id == id).scalar_subquery()
+            statement = statement.where(MESSAGES.c.position <= through)
         return self._delete(id, list(self._db.execute(statement).scalars()))
+
+    def rest_begins(self, session_id: str, keep: int, *, chat: bool = False) -> int:
+        """The position of the first message that is kept when ``keep`` are; behind all, where none is."""
+        start = self._window_start(session_id, keep, chat=chat)
+        if start is not None or keep:
+            return start or 0
+        return self._db.execute(select(SESSIONS.c.next_position).where(SESSIONS.c.id == session_id)).scalar() or 0
 
     def _delete(self, session_id: str, ids: list[int]) -> int:
         self._forget_projections("message", ids)
@@ -268,7 +287,8 @@ class Messages(Service):
         start = _start(rows, limit) if len(rows) <= limit else _start(rows[:-1], limit, rows[-1].position)
         if rows and start is None and limit:
             start = self._window_start(id, limit, chat=chat)
-            rows = self._newest(_NEWEST, id, _checks.MAX_INTEGER, chat=chat, first=start or 0)
+            size = len(self._newest(_PLACES, id, _checks.MAX_INTEGER, chat=chat, first=start or 0))
+            rows = self._newest(_NEWEST, id, size + 1, chat=chat)
         inside = [row for row in rows if start is not None and row.position >= start]
         return inside, rows[len(inside)] if len(rows) > len(inside) else None
 

@@ -14,6 +14,7 @@ from mirai_memory.entities import JsonObject, Session
 from mirai_memory.errors import Conflict, InvalidInput, NotFound
 from mirai_memory.models import MessageRow, SessionRow, TaskRow
 from mirai_memory.services.base import Service
+from mirai_memory.services.leases import FREE, NO_SUMMARY
 
 SESSIONS = SessionRow.table()
 MESSAGES = MessageRow.table()
@@ -29,6 +30,9 @@ _COLUMNS = (
     SESSIONS.c.message_count,
     SESSIONS.c.summary,
     SESSIONS.c.summarized_through,
+    SESSIONS.c.summary_method,
+    SESSIONS.c.summary_tokens,
+    SESSIONS.c.summary_source_tokens,
     SESSIONS.c.metadata,
 )
 _SELECT = select(*_COLUMNS)
@@ -149,18 +153,7 @@ class Sessions(Service):
         ids = self._message_ids([id])
         self._forget_projections("message", ids)
         self._db.execute(delete(MESSAGES).where(MESSAGES.c.session_id == id))
-        self._db.execute(
-            update(SESSIONS)
-            .where(SESSIONS.c.id == id)
-            .values(
-                message_count=0,
-                summary=None,
-                summarized_through=None,
-                summary_method=None,
-                summary_tokens=None,
-                summary_source_tokens=None,
-            )
-        )
+        self._db.execute(update(SESSIONS).where(SESSIONS.c.id == id).values(message_count=0, **NO_SUMMARY, **FREE))
         return len(ids)
 
     def delete(self, session_id: str) -> None:

@@ -47,12 +47,19 @@ LAST_POSITION = select(func.max(MESSAGES.c.position)).where(MESSAGES.c.session_i
 PASSED_POSITION = SESSIONS.c.next_position <= LAST_POSITION
 WRONG_GROUP = or_(MESSAGES.c.group_start < 1, MESSAGES.c.group_start > MESSAGES.c.position)
 
-# A value is replaced by a later one of the same key.
+# A value is replaced by a later one of the same key, or merged into one of another key that was there by then.
 _SAME_KEY = and_(*(SUCCESSOR.c[name] == KNOWLEDGE.c[name] for name in ("user_id", "category", "key")))
+_MERGED = and_(
+    SUCCESSOR.c.user_id == KNOWLEDGE.c.user_id,
+    not_(_SAME_KEY),
+    SUCCESSOR.c.created_at <= KNOWLEDGE.c.superseded_at,
+    SUCCESSOR.c.updated_at >= KNOWLEDGE.c.superseded_at,
+)
 WRONG_SUCCESSOR = and_(
     KNOWLEDGE.c.superseded_by.is_not(None),
     any_row().where(
-        SUCCESSOR.c.id == KNOWLEDGE.c.superseded_by, or_(SUCCESSOR.c.id <= KNOWLEDGE.c.id, not_(_SAME_KEY))
+        SUCCESSOR.c.id == KNOWLEDGE.c.superseded_by,
+        not_(or_(and_(_SAME_KEY, SUCCESSOR.c.id > KNOWLEDGE.c.id), _MERGED)),
     ),
 )
 UNDATED = and_(KNOWLEDGE.c.superseded_by.is_not(None), KNOWLEDGE.c.superseded_at.is_(None))

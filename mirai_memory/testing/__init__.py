@@ -1,6 +1,6 @@
 """What helps to test an application that keeps its memory here. Needs the extra ``testing``.
 
-FrozenClock and FakeEmbedder do without it. ``mirai_memory.testing.plugin`` has the fixtures, ``factories`` makes
+FrozenClock and what is called Fake do without it. ``mirai_memory.testing.plugin`` has the fixtures, ``factories`` makes
 entities, and a test class that inherits ``MemoryContract`` holds a database to what every backend owes, one that
 inherits ``EmbedderContract`` an embedder.
 """
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mirai_memory.testing.contract import MemoryContract
     from mirai_memory.testing.contract.embedders import EmbedderContract
     from mirai_memory.testing.embedders import FakeEmbedder
+    from mirai_memory.testing.extractors import FakeExtractor
     from mirai_memory.testing.factories import (
         KnowledgeFactory,
         MessageFactory,
@@ -23,11 +24,14 @@ if TYPE_CHECKING:
         SessionFactory,
         TaskFactory,
     )
+    from mirai_memory.testing.summarizers import FakeSummarizer
 
 # Imported when first asked for: the clock and the embedder are of use without pytest and factory-boy.
 _HOME_OF = {
     "EmbedderContract": "contract.embedders",
     "FakeEmbedder": "embedders",
+    "FakeExtractor": "extractors",
+    "FakeSummarizer": "summarizers",
     "FrozenClock": "clock",
     "KnowledgeFactory": "factories",
     "MemoryContract": "contract",
@@ -41,6 +45,8 @@ _HOME_OF = {
 __all__ = [
     "EmbedderContract",
     "FakeEmbedder",
+    "FakeExtractor",
+    "FakeSummarizer",
     "FrozenClock",
     "KnowledgeFactory",
     "MemoryContract",

@@ -158,6 +158,10 @@ def _digest(*parts: str) -> bytes:
     return hashlib.blake2b("\0".join(parts).encode(), digest_size=16).digest()
 
 
+def _number(*parts: str) -> int:
+    return int.from_bytes(_digest(*parts)[:8], "big", signed=True)
+
+
 @dataclass
 class _Checks:
     """What the lines must be to each other."""
@@ -171,7 +175,9 @@ class _Checks:
     _session: dict[str, Any] | None = None
     _client_ids: set[bytes] = field(default_factory=set)
     _tasks: set[bytes] = field(default_factory=set)
-    _last_fact: int = 0
+    # The facts so far: each one's number and eight bytes that stand for its key.
+    _facts: array[int] = field(default_factory=lambda: array("q"))
+    _keys: array[int] = field(default_factory=lambda: array("q"))
     _open: set[bytes] = field(default_factory=set)
     _awaited: dict[int, int] = field(default_factory=dict)  # facts that others name as their successors, by line
 
@@ -217,16 +223,28 @@ class _Checks:
         self._once(number, "client_id", self._tasks, task["client_id"])
 
     def _check_fact(self, number: int, fact: dict[str, Any]) -> None:
-        if fact["id"] <= self._last_fact:
+        if self._facts and fact["id"] <= self._facts[-1]:
             raise fault(number, "id: must be larger than that of the fact before")
-        self._last_fact = fact["id"]
+        self._facts.append(fact["id"])
+        self._keys.append(_number(fact["category"], fact["key"]))
         if fact["superseded_at"] is None and fact["valid_to"] is None:
             self._once(number, "key", self._open, f"{fact['category']}\0{fact['key']}", "has two open values")
         self._awaited.pop(fact["id"], None)
         if fact["superseded_by"] is not None:
-            self._awaited[fact["superseded_by"]] = number
+            self._check_successor(number, fact["superseded_by"])
         if fact["message"] is not None and not self._is_there(*fact["message"]):
             raise fault(number, "message: is none of this file")
+
+    def _check_successor(self, number: int, successor: int) -> None:
+        """Of the same key it comes later; a fact that was merged into one of another key may come after that."""
+        if successor > self._facts[-1]:
+            self._awaited[successor] = number
+            return
+        place = bisect_left(self._facts, successor)
+        if self._facts[place] != successor:
+            raise fault(number, "superseded_by: is none of this file")
+        if self._keys[place] == self._keys[-1]:
+            raise fault(number, "superseded_by: must be larger than its own id, where the key is the same")
 
     def _is_there(self, session: str, position: int) -> bool:
         positions = self._sessions.get(session, array("q"))

@@ -127,7 +127,9 @@ def fact(fields: Fields, owner: str, settings: MemorySettings) -> Fields:
     given = {name: fields[name] for name in names if name in fields}
     values = knowledge.checked(Knowledge(**given, **times), settings)
     number = _checks.integer("id", fields["id"], least=1)
-    later = _checks.optional_integer("superseded_by", fields.get("superseded_by"), least=number + 1)
+    later = _checks.optional_integer("superseded_by", fields.get("superseded_by"), least=1)
+    if later == number:
+        raise InvalidInput("superseded_by", "is the fact itself")
     if later is not None and fields.get("superseded_at") is None:
         raise InvalidInput("superseded_at", "is missing")
     return {

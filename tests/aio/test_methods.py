@@ -20,15 +20,24 @@ import pytest
 
 from mirai_memory import AsyncMemoryManager, AsyncUserMemory, MemoryManager, UserMemory
 from mirai_memory._facade import Facade
+from mirai_memory._facts import OwnersFacts
+from mirai_memory._learning import Learns
+from mirai_memory._summaries import Summarizes
 from mirai_memory._upkeep import Upkeep
 from mirai_memory.aio.facade import AsyncFacade
+from mirai_memory.aio.fact_methods import OwnersFactMethods
+from mirai_memory.aio.learning_methods import LearningMethods
 from mirai_memory.aio.manager_methods import ManagerMethods
+from mirai_memory.aio.summary_methods import SummaryMethods
 from mirai_memory.aio.upkeep_methods import UpkeepMethods
 
 # Which class has the methods that are made of which.
 MADE: list[tuple[type, type]] = [
     (Facade, AsyncFacade),
     (Upkeep, UpkeepMethods),
+    (Learns, LearningMethods),
+    (OwnersFacts, OwnersFactMethods),
+    (Summarizes, SummaryMethods),
     (MemoryManager, ManagerMethods),
     (UserMemory, AsyncUserMemory),
 ]
@@ -47,9 +56,11 @@ SLOW = {
     "backup", "drill_backup", "restore_backup",
     "copy_to", "forget_user", "repair", "verify", "verify_forgotten",
     "add_knowledge", "add_knowledge_many", "build_context", "cleanup", "cleanup_old_sessions", "export_user",
-    "get_conversation_history", "health", "import_user", "recall", "search_knowledge", "search_messages",
+    "find_duplicates",
+    "get_conversation_history", "health", "import_user", "learn", "recall", "search_knowledge", "search_messages",
+    "summarize", "trim_old_messages",
 }  # fmt: skip
-READS = ("get_", "list_", "knowledge_history")
+READS = ("get_", "list_", "knowledge_history", "diff")
 
 
 def own_methods(cls: type) -> dict[str, FunctionType]:

@@ -391,7 +391,8 @@ def test_every_example_runs(conversation: str) -> None:
     for path, command in COMMANDS.items():
         for example in _examples(command):
             result = CliRunner().invoke(app, shlex.split(example)[1:], env={"MIRAI_MEMORY__DB_PATH": DB})
-            assert result.exit_code in (0, 1, 4), (path, result.output)
+            # To learn, somebody has to be named who can.
+            assert result.exit_code in (0, 1, 4, *([3] if path == ("learn",) else [])), (path, result.output)
 
 
 @pytest.mark.parametrize("line", ["context", "knowledge list", "knowledge show x", "prefs show", "tasks list"])

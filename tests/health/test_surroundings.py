@@ -240,6 +240,13 @@ def test_the_embedder_openai_wants_a_key_but_texts_are_kept_without(monkeypatch:
     assert _asked(memory={"rag": {"embedder": "openai", "enabled": False}})["api_key"].status == "ok"
 
 
+@pytest.mark.parametrize("section", [{"short_term": {"summarizer": "openai"}}, {"long_term": {"extractor": "openai"}}])
+def test_so_does_whoever_asks_a_chat_model(monkeypatch: pytest.MonkeyPatch, section: dict[str, Any]) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    assert _asked(memory=section)["api_key"].status == "warning"
+    assert _asked(memory=section, models={"chat": {"base_url": "http://localhost/v1"}})["api_key"].status == "ok"
+
+
 def test_a_file_of_keys_that_others_can_read_and_one_that_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     Path("configs").mkdir()

@@ -149,6 +149,8 @@ class Model:
             return None
         if current.lives(self.now):
             if current.value == new.value:
+                if new.since <= self.now < current.since:
+                    return None
                 current.confidence, current.expires = max(current.confidence, new.confidence), new.expires
                 return current.id
             if policy == "reject":
@@ -168,9 +170,11 @@ class Model:
         gone = {id: self.facts.pop(id) for id in ids}
         for fact in self.facts.values():
             if fact.successor in gone:
-                if fact.until is None:
-                    fact.until = max(fact.since, gone[fact.successor].since)
                 fact.successor = None
+            for hid in gone.values():
+                if fact.gone and self._came_after(hid, fact) and (hid.gone or hid.until is None):
+                    end = max(fact.since, hid.since)
+                    fact.until = end if fact.until is None else min(fact.until, end)
 
     def visible(self, owner: str | None) -> list[Fact]:
         return [fact for fact in self.facts.values() if fact.owner in (owner, None)]
@@ -188,12 +192,13 @@ class Model:
 
     def _replaced(self, fact: Fact) -> bool:
         return any(
-            (later.owner, later.key) == (fact.owner, fact.key)
-            and later.id > fact.id
-            and later.since <= self.now
-            and (later.gone or later.until is None)
+            self._came_after(later, fact) and later.since <= self.now and (later.gone or later.until is None)
             for later in self.facts.values()
         )
+
+    @staticmethod
+    def _came_after(later: Fact, fact: Fact) -> bool:
+        return (later.owner, later.key) == (fact.owner, fact.key) and later.id > fact.id
 
     def found(self, owner: str | None, word: str) -> set[int]:
         """What a search for the word finds: open facts only."""

@@ -161,6 +161,7 @@ class Machine(RuleBasedStateMachine):
         assert self.memory.cleanup_old_sessions(days) == len(old)
         for id in old:
             self.model.delete_talk(id)
+        self.model.unlearn([fact.id for fact in self.model.facts.values() if not fact.lives(self.model.now)])
 
     # Sessions
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from mirai_memory import MemoryManager, StorageError, vectorizing
+from mirai_memory import MemoryManager, StorageError, background, vectorizing
 from mirai_memory._locks import file_lock
 from mirai_memory.testing import FakeEmbedder
 from mirai_memory.testing.contract.making import new_session, say
@@ -67,7 +67,7 @@ def test_it_starts_with_the_first_text(opened: Any) -> None:
 def test_it_ends_when_there_is_nothing_to_do_and_comes_back(
     opened: Any, vectors: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vectorizing, "_LINGERING", 0.01)
+    monkeypatch.setattr(background, "_LINGERING", 0.01)
     with opened(background=True) as memory:
         session = new_session(memory)
         for count in (1, 2):
@@ -177,7 +177,7 @@ def test_close_does_not_wait_for_ever_for_one_that_hangs(
     lines: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(vectorizing, "_LONGEST_GOODBYE", 0.01)
+    monkeypatch.setattr(background, "_LONGEST_GOODBYE", 0.01)
     with opened(background=True) as memory:
         embedder.hang()
         say(memory, new_session(memory), "tea")

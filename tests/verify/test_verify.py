@@ -46,8 +46,18 @@ MENDED = {
     "the successor of a value is gone": case(
         "foreign_keys", 1, "UPDATE knowledge SET superseded_by = 999 WHERE id = 1"
     ),
-    "a value was replaced by one of another key": case(
-        "supersession", 1, "UPDATE knowledge SET superseded_by = 3 WHERE id = 1"
+    "a value was replaced by another owner's": case(
+        "supersession", 1, "UPDATE knowledge SET superseded_by = 4 WHERE id = 1"
+    ),
+    "a value was merged into one that came later": case(
+        "supersession",
+        1,
+        "UPDATE knowledge SET superseded_by = 3, superseded_at = '2001-01-01 00:00:00.000000' WHERE id = 1",
+    ),
+    "a value was merged into one that knows nothing of it": case(
+        "supersession",
+        1,
+        "UPDATE knowledge SET superseded_by = 3, superseded_at = '2101-01-01 00:00:00.000000' WHERE id = 1",
     ),
     "a value was replaced by an older one": case(
         "supersession",
