@@ -65,6 +65,7 @@ def merge(
     user: User = DEFAULT_USER,
     db: Db = None,
     config: Config = None,
+    as_json: Json = False,
 ) -> None:
     """Make one fact of two of a user that say the same: KEEP takes the place of DROP. Prints the plan and asks.
 
@@ -82,5 +83,7 @@ def merge(
         if dry_run:
             return
         go_ahead_or_exit(yes)
-        mine.merge_knowledge(keep, drop)
+        kept = mine.merge_knowledge(keep, drop)
+    if as_json:
+        print_json(kept.to_dict())
     say("merged")

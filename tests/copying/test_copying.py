@@ -191,6 +191,7 @@ with MemoryManager(source) as memory, MemoryManager(target) as other:
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX")
 @pytest.mark.parametrize("at", [1, 40, 90, 200])
 def test_one_that_was_killed_is_gone_on_with(sqlite_url: str, tmp_path: Path, clock: FrozenClock, at: int) -> None:

@@ -67,7 +67,7 @@ def test_duplicates_are_listed_and_merged(mine: UserMemory) -> None:
     assert asked.exit_code == 1
     assert "nothing was changed" in asked.stderr
     assert len(mine.get_knowledge()) == 2
-    assert invoke(*arguments, "--yes").exit_code == 0
+    assert answer(*arguments, "--yes") == mine.get_knowledge()[0].to_dict()
     assert [fact.id for fact in mine.get_knowledge()] == [keep]
     assert answer("duplicates") == []
     assert answer("history", "firm")[0]["superseded_by"] == keep

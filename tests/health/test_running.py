@@ -187,6 +187,7 @@ def test_where_the_settings_are_from(look: Look, monkeypatch: pytest.MonkeyPatch
     assert look(config="other.yaml")["settings"].detail == "from variables, other.yaml; the rest are defaults"
     monkeypatch.delenv("MIRAI_MEMORY__RAG__EMBEDDER")
     monkeypatch.delenv("MIRAI_MEMORY__LONG_TERM__BACKUP_ENABLED")
+    monkeypatch.delenv("MIRAI_MEMORY__SHORT_TERM__AUTO_SUMMARIZE")
     assert look()["settings"].detail == "all defaults"
     Path(".env").write_text("MIRAI_MEMORY__SYNCHRONOUS=normal\n")
     assert look()["settings"].detail == "from .env; the rest are defaults"

@@ -70,6 +70,7 @@ def said(url: str) -> str:
     return session
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("step", ["asked", "answered", "half stored", "stored"])
 def test_whoever_is_killed_has_learned_all_or_nothing(url: str, step: str) -> None:
     session = said(url)

@@ -78,6 +78,7 @@ def _ended(process: subprocess.Popen[str]) -> int:
     return process.returncode
 
 
+@pytest.mark.long
 def test_eight_processes_lose_nothing_and_agree_on_one_order() -> None:
     with _opened() as memory:
         session = memory.create_session("alice").id
