@@ -162,7 +162,12 @@ def empty_postgres_url(postgres_server: str) -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+# What holds on one engine nearly always holds on the other, and a server takes longer to make a database than most
+# tests to run: the second time around is in the long run. The contract of test_contract.py is tried on both every time.
+ON_BOTH = ["sqlite", pytest.param("postgres", marks=pytest.mark.long)]
+
+
+@pytest.fixture(params=ON_BOTH)
 def url(request: pytest.FixtureRequest) -> str:
     """What ``MemoryManager(url)`` takes, once per engine."""
     return str(request.getfixturevalue(f"{request.param}_url"))

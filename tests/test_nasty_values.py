@@ -507,6 +507,7 @@ CALLED = {"fn", "progress"}
 NAMED = {  # whose values may stand in an error: ids, names of owners, keys
     *("user_id", "session_id", "external_id", "agent_id", "key", "category", "after", "client_id", "embedding_model"),
     *("message_id", "task_id", "knowledge_id", "status", "role", "kind", "source_kind", "on_conflict", "kinds"),
+    *("path", "source", "target"),  # of files
 }
 ENTITIES: dict[str, Callable[[Held], dict[str, Any]]] = {
     "message": lambda held: {"session_id": held.session, "role": "user", "content": "x"},
@@ -516,7 +517,7 @@ ENTITIES: dict[str, Callable[[Held], dict[str, Any]]] = {
 }
 CLASSES: dict[str, type] = {"message": Message, "task": Task, "knowledge": Knowledge, "preferences": UserPreferences}
 DELETING = ("delete", "clear", "pop", "trim")
-UPKEEP = {"cleanup_old_sessions"}  # touches everybody's, as it should
+UPKEEP = {"cleanup", "cleanup_old_sessions"}  # touches everybody's, as it should
 NO_CALL = {"settings", "url", "user_id", "embedding_model", "close", "run", "unit_of_work", "health"}
 
 
@@ -533,6 +534,14 @@ def _good(held: Held, name: str) -> Any:
         "content": "walrus",
         "status": "completed",
         "key": "city",
+        "t1": datetime(2026, 1, 1, tzinfo=UTC),
+        "t2": datetime(2027, 1, 1, tzinfo=UTC),
+        "keep": held.fact,
+        "drop": held.fact,
+        "path": "nothing.db",
+        "source": "nothing.jsonl",
+        "target": "new",
+        "other": None,
     }
     if name in CLASSES:
         return CLASSES[name](**ENTITIES[name](held))
@@ -674,9 +683,10 @@ def _try(call: Callable[[], Any], what: tuple[str, str, str, str]) -> None:
 
 
 def test_upkeep_takes_or_refuses_any_value(memory: MemoryManager) -> None:
-    for what, value in _values():
-        for place, call in _calls(_refill(memory), memory.cleanup_old_sessions, value):
-            _try(call, ("the administrator", "cleanup_old_sessions", place, what))
+    for method in sorted(UPKEEP):
+        for what, value in _values():
+            for place, call in _calls(_refill(memory), getattr(memory, method), value):
+                _try(call, ("the administrator", method, place, what))
 
 
 # --- 100 MB -----------------------------------------------------------------------------------------------------------

@@ -99,10 +99,26 @@ def file_path(field: str, value: Any) -> Path:
         raise InvalidInput(field, "must be the path of a file, as text")
     try:
         text.encode()
-        return Path(text).expanduser().absolute()
+        path = Path(text).expanduser().absolute()
     except (RuntimeError, UnicodeEncodeError):
-        pass  # not as the context: it holds the text
-    raise InvalidInput(field, "names no home folder, or has a lone surrogate")
+        path = None  # not raised here, since the error's context would hold the text
+    if path is None:
+        raise InvalidInput(field, "names no home folder, or has a lone surrogate")
+    reason = _impossible(path)
+    if reason:
+        raise InvalidInput(field, f"cannot be the path of a file: {reason}")
+    return path
+
+
+def _impossible(path: Path) -> str | None:
+    """Why no file can have this path; a file that is missing, or may not be seen, is told by whoever opens it."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return None
+    except OSError as error:
+        return error.strerror or type(error).__name__
+    return None
 
 
 def _refuse_postgres(url: URL) -> None:
