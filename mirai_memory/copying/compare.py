@@ -5,31 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from mirai_memory.services.copies import Copies, Key, Part, Row
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
-    """The rows of both sides within one range of keys."""
-
-    after: Key | None
-    last: Key | None  # None: the range behind the last row of the source
-    mine: list[Row]
-    theirs: list[Row]
-
-
-def blocks(source: Copies, target: Copies, part: Part) -> Iterator[Block]:
-    """All rows of both sides, a block at a time, in order of the key."""
+def blocks(source: Copies, target: Copies, part: Part) -> Iterator[tuple[list[Row], list[Row]]]:
+    """All rows of both sides, those of one range of keys at a time, in order of the key."""
     after: Key | None = None
     while (last := source.block_end(part, after)) is not None:
-        yield Block(after, last, source.rows(part, after, last), target.rows(part, after, last))
+        yield source.rows(part, after, last), target.rows(part, after, last)
         after = last
     while (last := target.block_end(part, after)) is not None:
-        yield Block(after, last, [], target.rows(part, after, last))
+        yield [], target.rows(part, after, last)
         after = last
 
 
@@ -71,10 +60,10 @@ class Sum:
 def compared(source: Copies, target: Copies, part: Part, told: Callable[[int], object]) -> tuple[Sum, Sum]:
     """The sums of a table on both sides; ``told`` of rows."""
     sums = Sum(), Sum()
-    for block in blocks(source, target, part):
-        sums[0].add_all(part, block.mine)
-        sums[1].add_all(part, block.theirs)
-        told(len(block.mine))
+    for mine, theirs in blocks(source, target, part):
+        sums[0].add_all(part, mine)
+        sums[1].add_all(part, theirs)
+        told(len(mine))
     return sums
 
 

@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from mirai_memory.copying.compare import Block, Sum, compared, encoded, summed
+from mirai_memory.copying.compare import Sum, compared, encoded, summed
 from mirai_memory.database import Database, display, sqlite_path
 from mirai_memory.errors import Conflict, InvalidInput, StorageError
 from mirai_memory.logging import logger
-from mirai_memory.services.copies import PARTS, Copies, Part
+from mirai_memory.services.copies import PARTS, Copies, Part, Row
 from mirai_memory.unit_of_work import Store
 
 Progress = Callable[[int, int], object]
@@ -119,25 +119,25 @@ class _Copying:
 
     def put_rows(self) -> None:
         for part in PARTS:
-            for block in self._blocks(part):
-                self._put(part, block)
-                self._tell(len(block.mine))
+            for mine, theirs in self._blocks(part):
+                self._put(part, mine, theirs)
+                self._tell(len(mine))
             number = self._source.last_number(part) if part.numbered else 0
             if number:
                 self._target.write(lambda uow: uow.maintenance.copies.give_none_below(part, number))  # noqa: B023 - called at once
 
-    def _blocks(self, part: Part) -> Iterator[Block]:
+    def _blocks(self, part: Part) -> Iterator[tuple[list[Row], list[Row]]]:
         """Each with what the target has now: a transaction of its own for each."""
         after = None
         while (last := self._source.block_end(part, after)) is not None:
             mine = self._source.rows(part, after, last)
             theirs = self._target.read(lambda uow: uow.maintenance.copies.rows(part, after, last))  # noqa: B023 - called at once
-            yield Block(after, last, mine, theirs)
+            yield mine, theirs
             after = last
 
-    def _put(self, part: Part, block: Block) -> None:
-        there = {row[part.key]: row for row in block.theirs}
-        differing = [row for row in block.mine if not _same(part, row, there.get(row[part.key]))]
+    def _put(self, part: Part, mine: list[Row], theirs: list[Row]) -> None:
+        there = {row[part.key]: encoded(row, part.copied) for row in theirs}
+        differing = [row for row in mine if there.get(row[part.key]) != encoded(row, part.copied)]
         if differing:
             self._target.write(lambda uow: uow.maintenance.copies.put(part, differing, there))
             self.written[part.name] += len(differing)
@@ -147,11 +147,9 @@ class _Copying:
         for part in PARTS:
             if part.link is None:
                 continue
-            for block in self._blocks(part):
-                there = {row[part.key]: row[part.link] for row in block.theirs}
-                wrong = {
-                    row[part.key]: row[part.link] for row in block.mine if there.get(row[part.key]) != row[part.link]
-                }
+            for mine, theirs in self._blocks(part):
+                there = {row[part.key]: row[part.link] for row in theirs}
+                wrong = {row[part.key]: row[part.link] for row in mine if there.get(row[part.key]) != row[part.link]}
                 if wrong:
                     self._target.write(lambda uow: uow.maintenance.copies.link(part, wrong))  # noqa: B023 - called at once
 
@@ -168,7 +166,8 @@ class _Copying:
                 f"the copy differs from its source in {', '.join(wrong)}: somebody else writes to it, or it is "
                 "damaged. End that, and copy again"
             )
-        checksums = self._target_sums()
+        # Of what was compared: what somebody writes from here on is a change since.
+        checksums = {name: theirs.hex for name, (_, theirs) in sums.items()}
         self._target.write(lambda uow: uow.maintenance.copies.set_mark({"source": identity, "sums": checksums}))
         return {name: mine for name, (mine, _) in sums.items()}
 
@@ -176,12 +175,6 @@ class _Copying:
         self._done += rows
         if self._progress is not None and rows:
             self._progress(min(self._done, self._total), self._total)
-
-
-def _same(part: Part, row: dict[str, Any], other: dict[str, Any] | None) -> bool:
-    if other is None:
-        return False
-    return encoded(row, part.copied) == encoded(other, part.copied)
 
 
 def _refuse_itself(source: Database, target: Database) -> None:
