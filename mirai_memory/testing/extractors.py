@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from mirai_memory.entities import Knowledge, Message, UserPreferences
 from mirai_memory.learning import Proposals, ProposedFact, ProposedPreference
+from mirai_memory.testing._scripted import Scripted
 
 __all__ = ["FakeExtractor"]
 
@@ -16,7 +16,7 @@ _FACT = re.compile(r"\b[Mm]y ([^\W\d_][\w ]*?) is ([^.!?;\n]+)")
 _TONE = re.compile(r"\b[Pp]lease be ([a-z]+)")
 
 
-class FakeExtractor:
+class FakeExtractor(Scripted):
     """Proposes a fact for each "my home city is Perm", and a tone for "please be brief"; the same in every process.
 
     ::
@@ -30,6 +30,7 @@ class FakeExtractor:
     """
 
     def __init__(self, *, name: str = "fake", confidence: float = 0.9, category: str = "profile") -> None:
+        super().__init__("extractor")
         self.name = name
         self.confidence = confidence
         self.category = category
@@ -37,11 +38,6 @@ class FakeExtractor:
         self.messages: list[list[Message]] = []
         self.known: list[list[Knowledge]] = []
         self.preferences: list[UserPreferences | None] = []
-        self._error: Exception | None = None
-        self._nonsense: list[Any] = []
-        self._released = threading.Event()
-        self._released.set()
-        self._counting = threading.Lock()
 
     def extract(
         self, messages: Sequence[Message], *, known: Sequence[Knowledge], preferences: UserPreferences | None
@@ -52,35 +48,7 @@ class FakeExtractor:
             self.messages.append(list(messages))
             self.known.append(list(known))
             self.preferences.append(preferences)
-        self._released.wait(timeout=60)
-        if self._error is not None:
-            raise self._error
-        return self._nonsense[0] if self._nonsense else self._proposals(messages)
-
-    def fail(self, error: Exception | None = None) -> None:
-        """Raise ``error``, if none is given a ConnectionError, at every call."""
-        self.recover()
-        self._error = error or ConnectionError("the fake extractor was told to fail")
-
-    def answer_with(self, answer: Any) -> None:
-        """Return ``answer`` from every call, proposals or not."""
-        self.recover()
-        self._nonsense = [answer]
-
-    def hang(self) -> None:
-        """Let every call wait for ``release``; tests that forget it do not hang for ever, but for a minute."""
-        self.recover()
-        self._released.clear()
-
-    def release(self) -> None:
-        """Let the calls that hang, and those to come, go on."""
-        self._released.set()
-
-    def recover(self) -> None:
-        """Work again, after ``fail``, ``answer_with`` or ``hang``."""
-        self._error = None
-        self._nonsense = []
-        self._released.set()
+        return self._as_told(lambda: self._proposals(messages))
 
     def _proposals(self, messages: Sequence[Message]) -> Proposals:
         return Proposals(
