@@ -6,20 +6,30 @@ attribute ``url``, ``-x url=...``, the settings. The host's logging is left alon
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from alembic import context
-from sqlalchemy import BigInteger, Connection, Engine, inspect, text
+from sqlalchemy import BigInteger, Connection, Engine
 from sqlalchemy.types import TypeDecorator
 
+from mirai_memory.database import migrating
 from mirai_memory.errors import SchemaError
 from mirai_memory.models import Base
 from mirai_memory.schema import VERSION_TABLE, is_projection_table, make_place, read_version
 
 config = context.config
 DEFAULT_SCHEMA = "mirai_memory"
+Steps = Callable[[Any, Any], Any]
+
+
+def _tell(words: str) -> None:
+    """To whoever has asked for it how a migration goes on."""
+    told = config.attributes.get("tell")
+    if told is not None:
+        told(words)
 
 
 def _wanted() -> tuple[Any, str]:
@@ -36,7 +46,7 @@ def _wanted() -> tuple[Any, str]:
             from mirai_memory.database import resolve_url
 
             given = resolve_url(None, settings)
-    return given, schema or DEFAULT_SCHEMA
+    return given, migrating.checked_schema(schema or DEFAULT_SCHEMA)
 
 
 def _include_name(name: str | None, kind: str, parents: Any) -> bool:
@@ -113,16 +123,51 @@ def _run_sqlite(connection: Connection) -> None:
 def _run_postgres(connection: Connection, schema: str) -> None:
     dialect = connection.dialect
     before = dialect.default_schema_name
-    # SET LOCAL ends with the transaction, so nothing is left behind on a pooled connection; Alembic compares the
-    # tables of the default schema, which for this run is ours.
+    # Alembic compares the tables of the default schema, which for this run is ours.
     dialect.default_schema_name = schema
     try:
         with context.begin_transaction():
-            connection.execute(text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": f"mirai:{schema}"})
-            connection.exec_driver_sql(f'SET LOCAL search_path TO "{schema}"')
+            if context.get_context().opts.get("dont_mutate"):  # a look, which waits for nobody
+                connection.exec_driver_sql(f"SET LOCAL search_path TO {migrating.quoted(schema)}")
+            else:
+                patience = config.attributes.get("patience") or migrating.Patience()
+                migrating.begin(connection, schema, patience, _tell)
+                if read_version(connection, schema) is None:  # the version table is made ahead of the first step
+                    migrating.require_rights(connection, schema)
             context.run_migrations()
     finally:
         dialect.default_schema_name = before
+
+
+def _told(steps: Steps, before: Callable[[], object]) -> Steps:
+    """The steps of a migration, each announced and timed; ``before`` is called ahead of the first."""
+
+    def announced(heads: Any, migration: Any) -> Iterator[Any]:
+        for number, step in enumerate(steps(heads, migration)):
+            if not number:
+                before()
+            name = step.info.up_revision_id
+            _tell(f"{name} {'begins' if step.is_upgrade else 'is taken back'}: {step.doc}")
+            started = time.monotonic()
+            yield step
+            _tell(f"{name} took {time.monotonic() - started:.1f} s")
+
+    return announced
+
+
+def _configure(connection: Connection, schema: str) -> None:
+    name = connection.dialect.name
+    options = _options(name, schema)
+    context.configure(connection=connection, **options)
+    given = context.get_context().opts
+
+    def require_rights() -> None:
+        if name == "postgresql":
+            migrating.require_rights(connection, schema)
+
+    # What the steps are is known once it is configured; so it is configured again.
+    if not given.get("dont_mutate"):
+        context.configure(connection=connection, fn=_told(given["fn"], require_rights), **options)
 
 
 def run_online() -> None:
@@ -133,10 +178,7 @@ def run_online() -> None:
         name = connection.dialect.name
         read_version(connection, schema)  # a stranger's database is refused before anything is made in it
         connection.rollback()
-        if name == "postgresql" and not inspect(connection).has_schema(schema):
-            connection.exec_driver_sql(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
-        connection.commit()
-        context.configure(connection=connection, **_options(name, schema))
+        _configure(connection, schema)
         if name == "sqlite":
             _run_sqlite(connection)
         else:
@@ -151,10 +193,11 @@ def run_offline() -> None:
     url = given.engine.url if isinstance(given, (Engine, Connection)) else resolve_url(given)
     name = url.get_backend_name()
     context.configure(dialect_name=name, literal_binds=True, **_options(name, schema))
+    start = context.get_starting_revision_argument()
     with context.begin_transaction():
         if name == "postgresql":
-            context.execute(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
-            context.execute(f'SET LOCAL search_path TO "{schema}"')
+            for statement in migrating.script_head(schema, None if start in (None, "base") else start, VERSION_TABLE):
+                context.execute(statement)
         context.run_migrations()
 
 

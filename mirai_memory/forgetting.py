@@ -9,24 +9,30 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from mirai_memory import erasures
 from mirai_memory._time import Clock, utc_now
 from mirai_memory.backups.automatic import found_backups
 from mirai_memory.backups.replacing import replaced_files
+from mirai_memory.chroma_opening import beside
 from mirai_memory.config import LongTermSettings
 from mirai_memory.database import Database, sqlite_path
+from mirai_memory.database.engine import Compaction, Remains
 from mirai_memory.errors import Busy, ReadOnly, StorageError
 from mirai_memory.logging import logger
 from mirai_memory.retention import Pace
 from mirai_memory.search import ItemKind
+from mirai_memory.search.chroma_link import throw_away
 from mirai_memory.unit_of_work import Store, UnitOfWork
+
+if TYPE_CHECKING:
+    from mirai_memory.chroma_feeding import ChromaFeeder
 
 State = Literal["done", "pending", "planned"]
 Progress = Callable[[int, int], object]
@@ -36,11 +42,11 @@ _STRAYS = 500
 # How long readers of the log are waited for, a moment at a time: between two, others write.
 _PATIENCE = 3.0
 _PAUSE = 0.05
+_NAMED = 3
+_AS_ASKED = "the files were not written anew, as was asked"
+_HELD = "{} may still read what was there before; end that, then call forget_user again"
 _READER = "another connection still reads an older state of the database; end it, then call forget_user again"
-_SERVER = (
-    "the server keeps dead bytes in its pages until it uses their room again (VACUUM FULL ends that at once), and in "
-    "its own log; backups of it are made elsewhere and still have the owner: forget again after restoring one"
-)
+_CHROMA_SERVER = "Chroma: its server has dropped the owner's vectors, and keeps their bytes until it compacts its file"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +54,8 @@ class Erasure:
     """What became of an owner, in numbers and times; no content is in it.
 
     ``done``: no byte of the owner's is left in the files of SQLite, no row on a server; what that keeps for a while,
-    the ``note`` says. ``pending``: all rows are gone, but for ``reason`` the files may still have bytes of them;
+    and which statements end it, is in ``remains``, and in words in ``note``. ``vacuumed``: its tables whose dead rows
+    VACUUM has taken. ``pending``: all rows are gone, but for ``reason`` the files may still have bytes of them;
     ``forget_user`` again ends it. ``planned``: nothing was changed, the numbers are what would go. ``unlinked_facts``
     are facts shared by all that no longer name the message they were learned from. ``backups`` are files of the folder
     of backups that are older than the erasure, and files that a restore has replaced; restoring one leaves the owner
@@ -71,6 +78,8 @@ class Erasure:
     recorded: bool = False
     backups: tuple[str, ...] = ()
     note: str | None = None
+    vacuumed: tuple[str, ...] = ()
+    remains: tuple[Remains, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -80,24 +89,30 @@ class Erasure:
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it."""
         times = {"started_at": self.started_at.isoformat(), "finished_at": self.finished_at.isoformat()}
-        return {**dataclasses.asdict(self), **times, "backups": list(self.backups)}
+        found = dataclasses.asdict(self)
+        remains = [{**place, "statements": list(place["statements"])} for place in found["remains"]]
+        lists = {"backups": list(self.backups), "vacuumed": list(self.vacuumed), "remains": remains}
+        return {**found, **times, **lists}
 
 
 class Forgetter:
     """Forgets owners of one database."""
 
-    def __init__(self, database: Database, store: Store, settings: LongTermSettings, clock: Clock) -> None:
+    def __init__(
+        self, database: Database, store: Store, settings: LongTermSettings, clock: Clock, chroma: ChromaFeeder | None
+    ) -> None:
         self._database = database
         self._store = store
         self._settings = settings
         self._clock = clock
+        self._chroma = chroma
         self._path = sqlite_path(database.url)
 
     def plan(self, user_id: str) -> Erasure:
         """What would go."""
         at = self._clock()
         counts = self._store.read(lambda uow: uow.maintenance.erasing.counts(user_id))
-        return self._receipt(user_id, counts, at, at, "planned", None)
+        return self._receipt(user_id, counts, at, at, "planned", None, Compaction())
 
     def forget(self, user_id: str, *, compact: bool, progress: Progress | None) -> Erasure:
         """Delete all that the owner has, and with ``compact`` what the engine keeps of it."""
@@ -110,10 +125,11 @@ class Forgetter:
         gone, emptied = self._delete_rows(user_id, started, total, progress)
         if emptied > started:
             self._record(user_id, emptied)  # what came while others were deleted is gone too, but may be in a backup
-        reason = self.drop_leftovers() if compact else "the files were not written anew, as was asked"
+        reason, compaction = self.drop_leftovers() if compact else (_AS_ASKED, Compaction())
+        reason = self._forget_in_chroma(compact=compact) or reason
         state: State = "done" if reason is None else "pending"
         logger.info("forget: {} messages of {} sessions, {} facts deleted; {}", *_told(gone), state)
-        return self._receipt(user_id, gone, started, self._clock(), state, reason)
+        return self._receipt(user_id, gone, started, self._clock(), state, reason, compaction)
 
     def _record(self, user_id: str, at: datetime) -> None:
         if self._path is not None:
@@ -154,18 +170,31 @@ class Forgetter:
             gone += self._store.write(lambda uow: uow.maintenance.erasing.erase_messages(ids))
         return gone
 
-    def drop_leftovers(self) -> str | None:
-        """Have the engine let go of every deleted row; why it could not, or None."""
+    def drop_leftovers(self) -> tuple[str | None, Compaction]:
+        """Have the engine let go of every deleted row; why it could not, or None, and what it did."""
         self._store.drop_cached()
+        done = Compaction()
         try:
             if self._store.read(lambda uow: uow.maintenance.erasing.has_leftovers()):
                 for kind in _KINDS:
                     self._merge(kind)
-                self._store.outside(self._database.dialect.compact)
+                done = self._store.outside(self._database.dialect.compact)
+                if done.held_by:
+                    return _HELD.format(" and ".join(done.held_by[:_NAMED])), done
                 self._store.write(lambda uow: uow.maintenance.erasing.no_leftovers())
-            return None if self._log_is_empty() else _READER
+            return None if self._log_is_empty() else _READER, done
         except (Busy, StorageError) as error:
-            return f"{error}; then call forget_user again"
+            return f"{error}; then call forget_user again", done
+
+    def _forget_in_chroma(self, *, compact: bool) -> str | None:
+        """Have Chroma let go of what belongs to nobody any more; why it could not, or None."""
+        if self._chroma is not None:
+            return self._chroma.forget(compact=compact)
+        folder = None if self._path is None else beside(self._path)
+        if folder is None or not folder.is_dir():
+            return None
+        # From a time when it was used. What is of use to nobody goes as a whole.
+        return None if throw_away(folder) else f"{folder.name}, where Chroma has vectors, is in use by another process"
 
     def _merge(self, kind: ItemKind) -> None:
         begin = True
@@ -181,9 +210,19 @@ class Forgetter:
         return True
 
     def _receipt(
-        self, user_id: str, counts: Counter[str], started: datetime, now: datetime, state: State, reason: str | None
+        self,
+        user_id: str,
+        counts: Counter[str],
+        started: datetime,
+        now: datetime,
+        state: State,
+        reason: str | None,
+        done: Compaction,
     ) -> Erasure:
         counted = {name: counts[name] for name in counts if name != "index_rows"}
+        remains: tuple[Remains, ...] = ()
+        with suppress(Busy, StorageError):  # what went is told even where the server went too
+            remains = self._store.read(lambda uow: self._database.dialect.remains(uow.db, done))
         return Erasure(
             user_id=user_id,
             state=state,
@@ -192,9 +231,17 @@ class Forgetter:
             finished_at=now,
             recorded=self._path is not None and state != "planned",
             backups=() if self._path is None else _older(self._path, self._settings, started),
-            note=_SERVER if self._database.url.get_backend_name() == "postgresql" else None,
+            note=self._note(remains),
+            vacuumed=done.swept,
+            remains=remains,
             **counted,
         )
+
+    def _note(self, remains: Sequence[Remains]) -> str | None:
+        notes = [f"{place.place}: {place.advice}" for place in remains]
+        if self._chroma is not None and self._chroma.is_at_server:
+            notes.append(_CHROMA_SERVER)
+        return ". ".join(notes) or None
 
 
 def _older(path: Path, settings: LongTermSettings, at: datetime) -> tuple[str, ...]:

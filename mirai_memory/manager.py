@@ -20,6 +20,7 @@ from mirai_memory._learning import Learns, usable_extractor
 from mirai_memory._summaries import Summarizes
 from mirai_memory._time import Clock, utc_now
 from mirai_memory.backups import DailyBackup, before_change
+from mirai_memory.chroma_opening import open_feeder, open_link, vectors_by
 from mirai_memory.config import MemorySettings, Settings, load_settings
 from mirai_memory.database import MEMORY, display, open_database, resolve_url
 from mirai_memory.database.engine import Database, Options
@@ -39,7 +40,7 @@ from mirai_memory.learning import Extractor
 from mirai_memory.logging import logger
 from mirai_memory.reranking import Reranker
 from mirai_memory.scoped import UserMemory
-from mirai_memory.search import StaleIndex, open_index
+from mirai_memory.search import SearchIndex, StaleIndex, open_index
 from mirai_memory.services import preferences as likes
 from mirai_memory.summaries import GuardedSummarizer, Summarizer, open_summarizer
 from mirai_memory.summarizing import Summarizing
@@ -53,12 +54,12 @@ _MEGABYTE = 1_000_000
 class MemoryManager(OwnersFacts, Summarizes, Learns):
     """The memory of any number of owners, in one database.
 
-    ``url`` is a path, ``":memory:"`` or a URL; None means the settings'. A missing SQLite file is made, an older one
-    is upgraded; PostgreSQL is upgraded by ``mirai-memory db upgrade`` only. ``embedder`` takes the place of the one
-    that ``memory.rag.embedder`` names, ``summarizer`` of the one of ``memory.short_term.summarizer``, ``extractor`` of
-    the one of ``memory.long_term.extractor``; ``reranker`` has the
-    last word in searches. ``token_counter`` counts for budgets (None: exactly with the extra ``tokens``, else
-    estimated); ``clock`` returns aware times; ``read_only`` opens an existing file and refuses every write.
+    ``url`` is a path, ``":memory:"`` or a URL; None means the settings'. A missing SQLite file is made, an older one is
+    upgraded; PostgreSQL is upgraded by ``mirai-memory db upgrade`` only. ``embedder`` takes the place of the one that
+    ``memory.rag.embedder`` names, ``summarizer`` of the one of ``memory.short_term.summarizer``, ``extractor`` of the
+    one of ``memory.long_term.extractor``; ``reranker`` has the last word in searches. ``token_counter`` counts for
+    budgets (None: exactly with the extra ``tokens``, else estimated); ``clock`` returns aware times; ``read_only``
+    opens an existing file and refuses every write.
 
     Raises ConfigurationError, StorageError and its kin, SchemaError and its kin. Safe to use from many threads.
     ``user_id=None`` means everybody's sessions, messages and tasks, but only the shared facts.
@@ -85,19 +86,23 @@ class MemoryManager(OwnersFacts, Summarizes, Learns):
         chosen_extractor = usable_extractor(extractor, self._all_settings)
         # Switched off, the memory works all the same, for as long as the process lives, and leaves no trace.
         place = resolve_url(url if memory.enabled else MEMORY, self._all_settings)
+        link = open_link(place, memory, read_only=read_only)
         self._database = open_database(place, _options(memory, read_only and memory.enabled))
         self._closed = False
         now = clock or utc_now
         try:
             schema.ensure_current(self._database, partial(before_change, settings=memory.long_term, clock=now))
             model = guarded.name if guarded else None
-            store = _open_store(self._database, memory, now, model, read_only)
+            index = open_index(self._database, cache_mb=memory.rag.cache_mb, vectors=vectors_by(link, memory))
+            store = _open_store(self._database, index, memory, now, model, read_only)
         except BaseException:
             self._database.dispose()
             raise
+        chroma = open_feeder(store, link, memory)
         vectorizer = None
         if guarded is not None:
             vectorizer = Vectorizer(store, guarded, memory.rag, _beside(place, ".embedding.lock"), read_only=read_only)
+            vectorizer.when_made = chroma.notify if chroma is not None else None
         summarizing = Summarizing(
             store,
             chosen_summarizer,
@@ -114,6 +119,7 @@ class MemoryManager(OwnersFacts, Summarizes, Learns):
             clock=now,
             counter=counter,
             vectorizer=vectorizer,
+            chroma=chroma,
             reranker=reranker,
             summarizing=summarizing,
             extractor=chosen_extractor,
@@ -156,6 +162,8 @@ class MemoryManager(OwnersFacts, Summarizes, Learns):
             self._daily.finish()
             if self._vectorizer is not None:
                 self._vectorizer.close()
+            if self._tools.chroma is not None:
+                self._tools.chroma.close()
             self._tools.summarizing.close()
             self._store.close()
             self._database.dispose()
@@ -290,11 +298,13 @@ class MemoryManager(OwnersFacts, Summarizes, Learns):
 
         Then those of embedders that were used before go, unless ``keep_old``; given ones stay. Searches and writes go
         on meanwhile, and a run that was cut short is taken up by the next. ``progress(made, wanted)`` is called after
-        each batch. Without an embedder there is nothing to make. Raises EmbeddingError, ReadOnly.
+        each batch. Without an embedder there is nothing to make. Chroma, where it is used, is given all vectors anew.
+        Raises EmbeddingError, ReadOnly.
         """
-        if self._vectorizer is None:
-            return 0
-        return self._vectorizer.reindex(keep_old=keep_old, progress=progress)
+        made = 0 if self._vectorizer is None else self._vectorizer.reindex(keep_old=keep_old, progress=progress)
+        if self._tools.chroma is not None:
+            self._tools.chroma.rebuild()
+        return made
 
     def health(self, *, timeout_s: float = 10.0) -> Health:
         """How the memory is, and all it stands on: what is wrong is told, never raised, and nothing is changed.
@@ -309,10 +319,16 @@ class MemoryManager(OwnersFacts, Summarizes, Learns):
         """Counts over all owners and the size of the database.
 
         ``total_sessions, active_sessions_24h, total_messages, total_tasks, total_knowledge`` (current values),
-        ``db_size_mb`` (millions of bytes).
+        ``db_size_mb`` (millions of bytes), and ``estimated``: the names of what a server has reckoned instead of
+        counted, which it does from a million rows on, and never for what was not analysed yet.
         """
-        size = self._database.dialect.size_bytes
-        return self._read(lambda uow: {**uow.maintenance.counts(), "db_size_mb": size(uow.db) / _MEGABYTE})
+        engine = self._database.dialect
+        return self._read(
+            lambda uow: {
+                **uow.maintenance.counts(engine.estimated_rows),
+                "db_size_mb": engine.size_bytes(uow.db) / _MEGABYTE,
+            }
+        )
 
 
 def _guarded(embedder: Embedder | None, settings: Settings) -> GuardedEmbedder | None:
@@ -328,9 +344,9 @@ def _guarded_summarizer(summarizer: Summarizer | None, settings: Settings, count
 
 
 def _open_store(
-    database: Database, settings: MemorySettings, clock: Clock, model: str | None, read_only: bool
+    database: Database, index: SearchIndex, settings: MemorySettings, clock: Clock, model: str | None, read_only: bool
 ) -> Store:
-    store = Store(database, open_index(database, cache_mb=settings.rag.cache_mb), settings, clock, model=model)
+    store = Store(database, index, settings, clock, model=model)
     if store.read(lambda uow: uow.maintenance.index_is_current()):
         return store
     # The words are indexed by another analyser than this one, or by none yet.
@@ -350,8 +366,10 @@ def _beside(url: URL, ending: str) -> Path | None:
 def _options(settings: MemorySettings, read_only: bool) -> Options:
     return Options(
         schema=settings.schema_,
+        pool_size=settings.pool_size,
         synchronous=settings.synchronous,
         busy_timeout_ms=settings.busy_timeout_ms,
+        statement_timeout_ms=settings.statement_timeout_ms,
         read_only=read_only,
     )
 

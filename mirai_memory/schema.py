@@ -5,19 +5,25 @@
 
 from __future__ import annotations
 
+import io
 import os
+import random
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import URL, Column, Connection, MetaData, Table, inspect, select, text
 
 from mirai_memory._locks import file_lock
+from mirai_memory.database import migrating
 from mirai_memory.database.engine import Database, Options, dialect_of, driver_error, open_database
+from mirai_memory.database.migrating import Patience, Tell
 from mirai_memory.database.urls import display, resolve_url, sqlite_path
 from mirai_memory.errors import (
+    Busy,
     ConfigurationError,
     ForeignDatabase,
     MiraiMemoryError,
@@ -30,13 +36,14 @@ from mirai_memory.errors import (
 if TYPE_CHECKING:
     from alembic.config import Config
 
+T = TypeVar("T")
 HEAD_REVISION = "0003"
 VERSION_TABLE = "mirai_memory_version"
 DEFAULT_SCHEMA = "mirai_memory"
 _VERSIONS = Table(VERSION_TABLE, MetaData(), Column("version_num"))
 # Tables of the first version, which had neither migrations nor a version.
 _FIRST_VERSION = frozenset({"sessions", "messages", "user_preferences", "tasks", "knowledge"})
-_LOCK_WAIT = 120.0  # a migration of a large file takes this long on another process's turn
+_PATIENCE = Patience()  # a migration of a large file takes this long on another process's turn
 # Called with the database and its revision (None: its tables are parked) before its tables are changed.
 BeforeChange = Callable[[Database, str | None], object]
 
@@ -98,7 +105,7 @@ def _use_wal(database: Database) -> None:
     from mirai_memory.database.sqlite import switch_to_wal
 
     try:
-        switch_to_wal(database.writer, wait=database.options.busy_timeout_ms / 1000)
+        switch_to_wal(database.engine, wait=database.options.busy_timeout_ms / 1000)
     except Exception as error:
         raise database.translated(error) from driver_error(error)
 
@@ -123,10 +130,10 @@ def _check_place(path: Path, *, read_only: bool) -> None:
 def _upgrade_sqlite(database: Database, path: Path | None, before: BeforeChange | None) -> None:
     if path is None:
         assert database.turn is not None
-        with database.turn, database.writer.connect() as connection:
+        with database.turn, database.engine.connect() as connection:
             _run("upgrade", "head", connection=connection)
         return
-    with _locked(path):
+    with _locked(path, _PATIENCE):
         _create_private(path)
         # Another process may have migrated the file while this one waited for the lock.
         version = _read_version(database)
@@ -137,9 +144,9 @@ def _upgrade_sqlite(database: Database, path: Path | None, before: BeforeChange 
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _locked(path: Path, patience: Patience) -> Iterator[None]:
     try:
-        with file_lock(path.with_name(path.name + ".lock"), wait=_LOCK_WAIT):
+        with file_lock(path.with_name(path.name + ".lock"), wait=patience.lock_s):
             yield
     except OSError as error:
         if isinstance(error, MiraiMemoryError):
@@ -165,9 +172,13 @@ def _create_private(path: Path) -> None:
 
 def _read_version(database: Database) -> str | None:
     """The revision of a database that is ours; None where it is empty or emptied. Raises for any other."""
+    return _looked(database, lambda connection: read_version(connection, database.options.schema))
+
+
+def _looked(database: Database, look: Callable[[Connection], T]) -> T:
     try:
         with database.begin(write=False) as connection:
-            return read_version(connection, database.options.schema)
+            return look(connection)
     except Exception as error:
         ours = database.translated(error)
         if ours is error:
@@ -220,12 +231,16 @@ def upgrade(
     revision: str = "head",
     schema: str = DEFAULT_SCHEMA,
     before: BeforeChange | None = None,
+    patience: Patience = _PATIENCE,
+    tell: Tell | None = None,
 ) -> None:
     """Bring a database to ``revision``; a new SQLite file is made. Safe to run in several processes at once.
 
-    ``before`` is called first with a SQLite database that will be changed.
+    ``before`` is called first with a SQLite database that will be changed; ``tell`` with words on how it goes on. It is
+    one transaction: cut short, it has changed nothing. Raises Busy where others are in the way for longer than
+    ``patience`` says, StorageError where the role may not do it, with the statement for an administrator.
     """
-    _change("upgrade", url, revision, schema, before)
+    _change("upgrade", url, revision, schema, before, patience, tell)
 
 
 def downgrade(
@@ -234,36 +249,74 @@ def downgrade(
     revision: str,
     schema: str = DEFAULT_SCHEMA,
     before: BeforeChange | None = None,
+    patience: Patience = _PATIENCE,
+    tell: Tell | None = None,
 ) -> None:
     """Take a database back to ``revision`` ("0001", "-1", "base"); rows are kept for the next upgrade.
 
-    ``before`` is called first with a SQLite database that will be changed.
+    The arguments, and what it raises, are those of ``upgrade``.
     """
-    _change("downgrade", url, revision, schema, before)
+    _change("downgrade", url, revision, schema, before, patience, tell)
 
 
 def _change(
-    command: str, url: str | os.PathLike[str] | URL, revision: str, schema: str, before: BeforeChange | None
+    command: str,
+    url: str | os.PathLike[str] | URL,
+    revision: str,
+    schema: str,
+    before: BeforeChange | None,
+    patience: Patience,
+    tell: Tell | None,
 ) -> None:
     target = resolve_url(url)
     path = sqlite_path(target)
-    database = open_database(target, Options(schema=schema))
+    database = open_database(target, Options(schema=migrating.checked_schema(schema)))
     try:
         if path is None:
             _read_version(database)
-            _run(command, revision, url=target, schema=schema)
+            _run_patiently(command, revision, database, patience, tell)
             return
         _check_place(path, read_only=False)
         if path.exists():
             _read_version(database)  # refuse before the lock file is made
-        with _locked(path):
+        with _locked(path, patience):
             _create_private(path)
             version = _read_version(database)
             if before is not None and not (command == "upgrade" and version == HEAD_REVISION):
                 before(database, version)
-            _run(command, revision, url=target)
+            _run(command, revision, url=target, tell=tell)
     finally:
         database.dispose()
+
+
+def _run_patiently(command: str, revision: str, database: Database, patience: Patience, tell: Tell | None) -> None:
+    """Run the migration anew each time it has let go of what others were using, until time is up."""
+    deadline = time.monotonic() + patience.lock_s
+    schema = database.options.schema
+    while True:
+        left = replace(patience, lock_s=max(0.0, deadline - time.monotonic()))
+        try:
+            return _run(command, revision, url=database.url, schema=schema, patience=left, tell=tell)
+        except Busy as error:
+            if getattr(error.__cause__, "sqlstate", None) != migrating.LOCK_NOT_AVAILABLE:
+                raise
+            who = _looked(database, lambda db: migrating.users_of(db, schema))
+            if time.monotonic() >= deadline:
+                late = f"{who} did not let go of the tables within {patience.lock_s:g} s; nothing was changed"
+                raise Busy(f"{late}. End that, or give more time: --lock-timeout SECONDS") from error.__cause__
+        if tell is not None:
+            tell(f"{who} is in the way; trying again")
+        time.sleep(min(random.uniform(0.5, 1) * migrating.TABLE_WAIT_S, max(0.0, deadline - time.monotonic())))
+
+
+def script(
+    url: str | os.PathLike[str] | URL, *, revision: str = "head", schema: str = DEFAULT_SCHEMA, start: str | None = None
+) -> str:
+    """The statements of an upgrade from ``start`` (None: from nothing) as SQL text; the database is not looked at."""
+    written = io.StringIO()
+    asked = revision if start is None else f"{start}:{revision}"
+    _run("upgrade", asked, written, url=resolve_url(url), schema=migrating.checked_schema(schema))
+    return written.getvalue()
 
 
 def current(url: str | os.PathLike[str] | URL, *, schema: str = DEFAULT_SCHEMA) -> str | None:
@@ -312,11 +365,11 @@ def history() -> list[Revision]:
     return found[::-1]
 
 
-def _config(**attributes: Any) -> Config:
+def _config(written: io.StringIO | None = None, **attributes: Any) -> Config:
     # Importing Alembic costs 0.3 s: only where there is something to do.
     from alembic.config import Config
 
-    config = Config()
+    config = Config(output_buffer=written)
     # The parser of the configuration reads "%" as a reference: it has to be doubled in a path.
     config.set_main_option("script_location", str(script_location()).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
@@ -324,15 +377,18 @@ def _config(**attributes: Any) -> Config:
     return config
 
 
-def _run(command: str, revision: str, **attributes: Any) -> None:
+def _run(command: str, revision: str, written: io.StringIO | None = None, **attributes: Any) -> None:
+    """``written``: where the statements go instead of to the database."""
     from alembic import command as commands
     from alembic.util import CommandError
 
-    config = _config(**({"schema": DEFAULT_SCHEMA} | attributes))
+    config = _config(written, **({"schema": DEFAULT_SCHEMA} | attributes))
     try:
-        getattr(commands, command)(config, revision)
+        getattr(commands, command)(config, revision, sql=written is not None)
     except CommandError as error:
         raise ConfigurationError(f"db {command} {revision}: {error}") from error
+    except MiraiMemoryError:
+        raise
     except Exception as error:
         url = attributes.get("url")
         ours = dialect_of(url).translate(driver_error(error)) if url is not None else None

@@ -81,7 +81,8 @@ def _of_database(database: Database) -> list[Path]:
         return []
     # Whatever SQLite and we have put beside it: -wal, -shm, -journal, lock files, the erasures.
     beside = sorted(other for other in path.parent.glob("*") if other.name.startswith(f"{path.name}") and other != path)
-    return [path, *(other for other in beside if other.is_file() and not other.is_symlink())]
+    of_chroma = sorted(path.with_name(f"{path.name}.chroma").rglob("*"))
+    return [path, *(other for other in (*beside, *of_chroma) if other.is_file() and not other.is_symlink())]
 
 
 def _logs(settings: Settings) -> list[Path]:

@@ -13,16 +13,17 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TypeVar
 
 from mirai_memory._time import Clock
 from mirai_memory.config import MemorySettings
 from mirai_memory.database import Database, Db
-from mirai_memory.database.engine import driver_error
+from mirai_memory.database.engine import driver_error, lift_time_limit
+from mirai_memory.database.seats import Seats
 from mirai_memory.database.urls import sqlite_path
-from mirai_memory.errors import InvalidInput, MiraiMemoryError, ReadOnly, StorageError
+from mirai_memory.errors import Busy, InvalidInput, MiraiMemoryError, ReadOnly, StorageError
 from mirai_memory.logging import logger
 from mirai_memory.search import SearchIndex
 from mirai_memory.services.base import Work
@@ -43,9 +44,12 @@ from mirai_memory.services.tasks import Tasks
 
 T = TypeVar("T")
 
-# A unit of work that lost to another writer is run again, at most this often; then Busy.
-TRIES = 6
-_FIRST_PAUSE = 0.01
+# A unit of work that lost to another writer is run again, this often and for as long as a writer waits; then Busy. One
+# whose row was there, or was gone, is run so often only: where nobody else has put it there, it will be there again.
+TRIES = 8
+_FIRST_PAUSE, _DOUBLED = 0.01, 5  # seconds, and how often the pause is doubled
+_AT_ONCE = nullcontext()
+_LOST = "other writers were faster, and others who have lost to them are tried again first; nothing was changed"
 _LONGEST_WAIT_TO_FORK = 5.0  # seconds; the forking thread itself may be what a unit of work waits for
 
 
@@ -120,12 +124,14 @@ class UnitOfWork:
     def maintenance(self) -> Maintenance:
         """Counting and upkeep, over all owners."""
         self._refuse_owner("maintenance")
+        lift_time_limit(self._work.db)
         return Maintenance(self._work)
 
     @property
     def retention(self) -> Retention:
         """What is kept no longer, over all owners."""
         self._refuse_owner("retention")
+        lift_time_limit(self._work.db)
         return Retention(self._work)
 
     @property
@@ -158,6 +164,9 @@ class Store:
         self._index = index
         self._settings = settings
         self._clock = clock
+        # Those who have lost go one at a time: where the server runs transactions as if one after the other, all that
+        # write to one place but one lose, and lost again and again when they came back together (one in ten, seen).
+        self._again = Seats(1, wait_s=database.options.busy_timeout_ms / 1000, busy=_LOST)
         self._inside = threading.local()
         self._running = 0
         self._idle = threading.Condition()
@@ -166,26 +175,37 @@ class Store:
             # What SQLite believes of a file, it believes for the whole process.
             self._torn: bool = any(other._torn and other._database.url == database.url for other in _stores)
             _stores.add(self)
+        if database.seats is not None:
+            # Forgotten without close(), it gives its connections back to the server, and no warning of the driver's.
+            weakref.finalize(self, database.engine.dispose).atexit = False
 
     def read(self, fn: Callable[[UnitOfWork], T], *, owner: str | None = None) -> T:
         """What ``fn`` returns, from one consistent view; changes it makes are not kept."""
+        try:
+            with self.transaction(owner, write=False, later=True) as uow:
+                return fn(uow)
+        except StorageError as error:
+            if error.__cause__ is None or not self._database.never_began(error.__cause__):
+                raise
         with self.transaction(owner, write=False) as uow:
             return fn(uow)
 
     def write(self, fn: Callable[[UnitOfWork], T], *, owner: str | None = None) -> T:
         """What ``fn`` returns, once everything it did is committed."""
-        attempt = 1
+        attempt, patience = 1, time.monotonic() + self._database.options.busy_timeout_ms / 1000
         while True:
             try:
-                with self.transaction(owner, write=True) as uow:
+                with self._again if attempt > 1 else _AT_ONCE, self.transaction(owner, write=True) as uow:
                     return fn(uow)
             except MiraiMemoryError as error:
                 cause = error.__cause__
-                if attempt >= TRIES or cause is None or not self._database.is_transient(cause):
+                if cause is None or not self._database.is_transient(cause):
+                    raise
+                if attempt >= TRIES and (not isinstance(error, Busy) or time.monotonic() >= patience):
                     raise
                 logger.debug("unit of work runs again after attempt {}: {}", attempt, type(cause).__name__)
             # Full jitter: writers that collided must not meet again at the same moment.
-            time.sleep(random.uniform(0, _FIRST_PAUSE * 2**attempt))
+            time.sleep(random.uniform(0, _FIRST_PAUSE * 2 ** min(attempt, _DOUBLED)))
             attempt += 1
 
     def drop_cached(self) -> None:
@@ -207,14 +227,17 @@ class Store:
                 raise translated from driver_error(error)
 
     @contextmanager
-    def transaction(self, owner: str | None = None, *, write: bool) -> Iterator[UnitOfWork]:
-        """One transaction, never run again: committed at the end of a write, else rolled back."""
+    def transaction(self, owner: str | None = None, *, write: bool, later: bool = False) -> Iterator[UnitOfWork]:
+        """One transaction, never run again: committed at the end of a write, else rolled back.
+
+        ``later``: where it saves a round trip, a read begins with its first statement.
+        """
         if write and self._database.options.read_only:
             raise ReadOnly("this memory was opened read-only")
         started = time.perf_counter()
         with self._alone():
             try:
-                with self._database.begin(write=write) as db:
+                with self._database.begin(write=write, later=later) as db:
                     work = Work(
                         db=db,
                         clock=self._clock,
@@ -305,6 +328,7 @@ class Store:
         self._idle = threading.Condition()
         self._running = self._own()
         self._forking = False
+        self._again = self._again.renewed()
         self._database.after_fork_in_child()
 
 

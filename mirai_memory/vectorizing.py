@@ -87,6 +87,7 @@ class Vectorizer:
         self._worker = OncePerProcess(lambda: Worker(self._work_off, "vectors"))
         self._writes = not read_only
         self._closed = self._paused = False
+        self.when_made: Callable[[], None] | None = None  # told that there are new vectors
 
     @property
     def model(self) -> str:
@@ -225,6 +226,8 @@ class Vectorizer:
     def _keep(self, vectors: Sequence[tuple[Pending, NDArray[np.float32]]]) -> None:
         packed = [(item, vector.astype("<f2").tobytes()) for item, vector in vectors]
         self._store.write(lambda uow: uow.vectors.store(self.model, self._embedder.dim, packed))
+        if self.when_made is not None:
+            self.when_made()
 
     def _known(self, texts: Sequence[str]) -> dict[str, bytes]:
         if not self._rag.cache_embeddings:

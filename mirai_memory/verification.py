@@ -101,7 +101,8 @@ class Repair:
 def verify(database: Database, store: Store, *, progress: Progress | None = None) -> Verification:
     """Look at everything. Each check reads one moment; nothing is changed."""
     started = time.perf_counter()
-    store.read(lambda uow: uow.maintenance.counts())  # raises where there is no memory to look at
+    rows = database.dialect.estimated_rows
+    store.read(lambda uow: uow.maintenance.counts(rows))  # raises where there is no memory to look at
     counts, unread = _counted(database, store, progress)
     checks = tuple(Fault(name, counts[name], *FAULTS[name]) for name in FAULTS)
     found = Verification(checks, tuple(unread), round(time.perf_counter() - started, 3))

@@ -143,6 +143,7 @@ class ManagerMethods(OwnersFactMethods, SummaryMethods[MemoryManager], LearningM
         """Counts over all owners and the size of the database.
 
         ``total_sessions, active_sessions_24h, total_messages, total_tasks, total_knowledge`` (current values),
-        ``db_size_mb`` (millions of bytes).
+        ``db_size_mb`` (millions of bytes), and ``estimated``: the names of what a server has reckoned instead of
+        counted, which it does from a million rows on, and never for what was not analysed yet.
         """
         return await self._read(lambda memory: memory.get_stats())

@@ -16,7 +16,7 @@ from mirai_memory.backups import seal
 from mirai_memory.backups.check import Beside, check, contents
 from mirai_memory.backups.report import Backup, Contents, Progress
 from mirai_memory.database import Database, Db
-from mirai_memory.database.engine import driver_error
+from mirai_memory.database.engine import driver_error, driver_of
 from mirai_memory.errors import InvalidInput, StorageFull
 
 # Pages of one step, 16 MB: between two steps whoever waits for the copy to stop is heard.
@@ -69,7 +69,7 @@ def _copied(database: Database, reading: Reading, path: Path, target: Path, prog
     try:
         with reading() as db:
             found = contents(db)  # the first read fixes the moment, for as long as the transaction lasts
-            source = db.connection.driver_connection
+            source = driver_of(db)
             assert isinstance(source, sqlite3.Connection)
             _copy(source, path, progress)
     except Exception as error:

@@ -12,9 +12,11 @@ from pathlib import Path
 from sqlalchemy import URL
 
 from mirai_memory import _files, schema
+from mirai_memory.chroma_opening import beside
 from mirai_memory.database import Database, open_database
 from mirai_memory.database.engine import Options, driver_error
 from mirai_memory.errors import Busy, Corrupt, SchemaTooNew, StorageError
+from mirai_memory.search.chroma_link import throw_away
 from mirai_memory.unit_of_work import is_open
 
 _REPLACED = ".replaced-"  # then the time of it
@@ -42,6 +44,7 @@ def replace(target: Path, new: Path, now: datetime) -> Path | None:
             _set_companions_aside(target, _free_name(target, now))
             os.replace(new, target)
             _files.sync_folder(target.parent)
+            _drop_vectors_beside(target)
             return None
         with _alone(target):
             kept = _free_name(target, now)
@@ -49,7 +52,14 @@ def replace(target: Path, new: Path, now: datetime) -> Path | None:
             _keep(target, kept)
             os.replace(new, target)
             _files.sync_folder(target.parent)
+            _drop_vectors_beside(target)
         return kept
+
+
+def _drop_vectors_beside(target: Path) -> None:
+    """What Chroma has is of the file that was there, whose numbers the new one gives to other rows."""
+    if beside(target).is_dir():
+        throw_away(beside(target))
 
 
 @contextmanager
@@ -60,7 +70,7 @@ def _alone(target: Path) -> Iterator[None]:
     try:
         try:
             _read_version(database)
-            connection = database.writer.connect()
+            connection = database.engine.connect()
             driver = connection.connection.driver_connection
             assert isinstance(driver, sqlite3.Connection)
             # Each connection to a WAL file holds a lock on it that this switch cannot take while it is held. It brings

@@ -160,7 +160,7 @@ def _changed(path: Path, change: Callable[[Database], int]) -> int:
     database = sqlite_database(path)
     try:
         # A log, and no sync but with its checkpoints: large changes to a rollback journal sync it over and over.
-        switch_to_wal(database.writer, wait=_PATIENCE)
+        switch_to_wal(database.engine, wait=_PATIENCE)
         return change(database)
     except Exception as error:
         ours = database.translated(error)
@@ -195,7 +195,7 @@ def _rebuild_words(store: Store) -> None:
 
 def _make_one_file(database: Database, *, compact: bool) -> None:
     """No log beside it, and of what was deleted no trace."""
-    with database.writer.connect() as connection:
+    with database.engine.connect() as connection:
         driver = connection.connection.driver_connection
         assert driver is not None
         if compact:

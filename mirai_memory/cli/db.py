@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mirai_memory.cli import vectors
 from mirai_memory.cli.failures import FAILED, say
 from mirai_memory.cli.options import DEFAULT_USER, Config, Db, Json, User, Yes, examples, go_ahead_or_exit, logged
 from mirai_memory.cli.output import print_json, print_table
@@ -17,7 +18,15 @@ from mirai_memory.cli.output import print_json, print_table
 if TYPE_CHECKING:
     from mirai_memory.schema import Revision
 
+LockTimeout = Annotated[
+    float, typer.Option(min=0, max=86_400, metavar="SECONDS", help="How long to wait for others, in all.")
+]
+StatementTimeout = Annotated[
+    float, typer.Option(min=0, max=1_000_000, metavar="SECONDS", help="How long one statement may take; 0: for ever.")
+]
+
 app = typer.Typer(no_args_is_help=True, help="Upgrade and inspect the schema of a database.")
+app.add_typer(vectors.app, name="vectors")
 
 
 @contextmanager
@@ -41,18 +50,36 @@ def _backup_first(config: Path | None) -> Any:
     return partial(before_change, settings=load_settings(config).memory.long_term, clock=utc_now)
 
 
-@app.command(epilog=examples("db upgrade --db memory.db"))
+def _patience(lock_timeout: float, statement_timeout: float) -> Any:
+    from mirai_memory.database.migrating import Patience
+
+    return Patience(lock_s=lock_timeout, statement_s=statement_timeout)
+
+
+@app.command(epilog=examples("db upgrade --db memory.db", "db upgrade 0001:head --sql --db postgresql://host/database"))
 def upgrade(
-    revision: Annotated[str, typer.Argument(help="Where to.")] = "head",
+    revision: Annotated[str, typer.Argument(help='Where to; with --sql also from where: "0001:head".')] = "head",
+    sql: Annotated[bool, typer.Option("--sql", help="Print the statements, and connect to nothing.")] = False,
+    lock_timeout: LockTimeout = 120.0,
+    statement_timeout: StatementTimeout = 0.0,
     user: User = DEFAULT_USER,
     db: Db = None,
     config: Config = None,
 ) -> None:
-    """Bring the database to the newest schema; a new SQLite file is made."""
+    """Bring the database to the newest schema; a new SQLite file is made.
+
+    One transaction: cut short, it has changed nothing. On a server one upgrade of a schema runs at a time, and a table
+    that others use is waited for by moments only, in which they wait too.
+    """
     from mirai_memory import schema
 
     with _target(db, config) as target:
-        schema.upgrade(**target, revision=revision, before=_backup_first(config))
+        if sql:
+            start, _, wanted = revision.rpartition(":")
+            print(schema.script(**target, revision=wanted or "head", start=start or None), end="")
+            return
+        patience = _patience(lock_timeout, statement_timeout)
+        schema.upgrade(**target, revision=revision, before=_backup_first(config), patience=patience, tell=say)
         say(f"the database is at revision {schema.current(**target) or 'none'}")
 
 
@@ -63,6 +90,8 @@ def upgrade(
 def downgrade(
     revision: Annotated[str, typer.Argument(help='Where to: "0001", "-1", "base".')],
     yes: Yes = False,
+    lock_timeout: LockTimeout = 120.0,
+    statement_timeout: StatementTimeout = 0.0,
     user: User = DEFAULT_USER,
     db: Db = None,
     config: Config = None,
@@ -81,7 +110,8 @@ def downgrade(
         if steps[-1].id == schema.history()[0].id:
             say("its rows stay parked inside the database: no command finds them until an upgrade takes them back")
         go_ahead_or_exit(yes)
-        schema.downgrade(**target, revision=revision, before=_backup_first(config))
+        patience = _patience(lock_timeout, statement_timeout)
+        schema.downgrade(**target, revision=revision, before=_backup_first(config), patience=patience, tell=say)
         say(f"the database is at revision {schema.current(**target) or 'none'}")
 
 

@@ -66,6 +66,8 @@ def _print(done: Erasure, *, as_json: bool) -> None:
         say(f"{len(done.backups)} backups are older and still have the user's bytes; to be gone there too, delete:")
         for name in done.backups:
             say(name)
-    if done.note:
-        say(done.note)
+    for place in done.remains:
+        say(f"{place.place}: {place.advice}")
+        for statement in place.statements if place.place == "pages" else ():
+            say(f"    {statement}")
     say("dry run: nothing was changed" if done.state == "planned" else done.state)

@@ -149,5 +149,6 @@ def stats(user: User = DEFAULT_USER, db: Db = None, config: Config = None, as_js
         values = {"database": memory.url, **memory.get_stats()}
     if as_json:
         print_json(values)
-    else:
-        print_table(["what", "value"], list(values.items()))
+        return
+    estimated = values.pop("estimated")
+    print_table(["what", "value"], [(name, f"about {v}" if name in estimated else v) for name, v in values.items()])

@@ -1,4 +1,4 @@
-"""One open database: two engines over one pool, one for each door, and its dialect's part."""
+"""One open database: its engine, and its dialect's part."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from mirai_memory.database.queue import WriterQueue
 from mirai_memory.database.seats import Seats
-from mirai_memory.errors import MiraiMemoryError, MissingExtra, StorageError
+from mirai_memory.errors import Corrupt, MiraiMemoryError, MissingExtra, StorageError
 
 Db = Connection
 _NO_TURN = nullcontext()
@@ -23,36 +23,81 @@ _NO_TURN = nullcontext()
 dump_json = partial(json.dumps, ensure_ascii=False, allow_nan=False)
 
 
+def load_json(stored: str | bytes) -> Any:
+    try:
+        return {} if stored in ("{}", b"{}") else json.loads(stored)  # as nearly all metadata is
+    except (TypeError, ValueError):
+        pass  # not as the cause: a JSONDecodeError holds the whole text
+    raise Corrupt("stored JSON is damaged; restore a backup")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """What an engine needs to know of the settings."""
 
     schema: str = "mirai_memory"
+    pool_size: int = 15
     synchronous: Literal["full", "normal"] = "full"
     busy_timeout_ms: int = 10_000
+    statement_timeout_ms: int = 30_000
     read_only: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compaction:
+    """What became of the room of deleted rows: tables that were swept, and that the role may not sweep; who held it up.
+
+    On SQLite, where all of the file is written anew, there is nothing to tell.
+    """
+
+    swept: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
+    held_by: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remains:
+    """A place of a server where bytes of deleted rows may be for a while: what to do about it, and which statements."""
+
+    place: Literal["pages", "log", "replicas", "backups"]
+    advice: str
+    statements: tuple[str, ...] = ()
 
 
 class Dialect(Protocol):
     """What ``sqlite.py`` and ``postgres.py`` each say in their own way."""
 
-    reading: Mapping[str, Any]  # execution options that make a read one consistent view
     forks: bool  # whether a child may open a connection, though its parent had one open when it forked
 
     def create_engine(self, url: URL, options: Options, **arguments: Any) -> Engine: ...
-    def begin(self, db: Db, *, write: bool) -> RootTransaction | None:
-        """Begin a transaction; None for a read that SQLAlchemy need not know of."""
+    def begin(self, db: Db, *, write: bool, later: bool = False) -> RootTransaction | None:
+        """Begin a transaction; None for a read that SQLAlchemy need not know of.
+
+        ``later``: a read may begin with its first statement.
+        """
+
+    def never_began(self, error: BaseException) -> bool:
+        """Whether a read that may begin later found its connection dead when it did."""
 
     def translate(self, error: BaseException) -> MiraiMemoryError | None: ...
     def is_transient(self, error: BaseException) -> bool: ...
     def size_bytes(self, db: Db) -> int: ...
+    def estimated_rows(self, db: Db, tables: Mapping[str, str | None]) -> dict[str, int]:
+        """How many rows the engine believes each table to have, or those with NULL in the named column.
+
+        A table of which it knows nothing is left out.
+        """
+
     def writer_queue(self, url: URL, options: Options) -> WriterQueue | None: ...
     def seats(self, options: Options) -> Seats | None: ...
     def damages(self, db: Db) -> int:
         """How many faults the engine itself finds in its files."""
 
-    def compact(self, db: Db) -> None:
-        """Write everything anew that is not deleted, outside of a transaction."""
+    def compact(self, db: Db) -> Compaction:
+        """Let go of what is deleted, outside of a transaction."""
+
+    def remains(self, db: Db, done: Compaction) -> tuple[Remains, ...]:
+        """Where else bytes of what was deleted may be, once that was done."""
 
     def truncate_log(self, db: Db) -> bool:
         """Empty the log of what was written, outside of a transaction; False where a reader still needs it."""
@@ -60,13 +105,12 @@ class Dialect(Protocol):
 
 @dataclass(slots=True, kw_only=True)
 class Database:
-    """An engine whose transactions are read-only in effect, one whose transactions write, and who says what failed."""
+    """An engine, how its transactions begin and end, and who says what failed."""
 
     url: URL
     options: Options
     dialect: Dialect
-    reader: Engine
-    writer: Engine
+    engine: Engine
     # An in-memory database is one connection: its units of work take turns.
     turn: threading.RLock | None
     queue: WriterQueue | None
@@ -75,24 +119,24 @@ class Database:
     inherited: list[Pool] = field(default_factory=list)  # kept: what is collected is closed
 
     @contextmanager
-    def begin(self, *, write: bool) -> Iterator[Db]:
+    def begin(self, *, write: bool, later: bool = False) -> Iterator[Db]:
         """A transaction: committed at the end of a write, rolled back at the end of a read and on any error."""
         if self.turn is not None:
             with self.turn:
-                yield from self._begin(write)
+                yield from self._begin(write, later)
         else:
-            yield from self._begin(write)
+            yield from self._begin(write, later)
 
     @contextmanager
     def outside(self) -> Iterator[Db]:
         """A connection without a transaction, for what an engine does outside of any; writers wait their turn."""
-        with self.turn or self.seats or _NO_TURN, self.writer.connect() as db, self._turn(write=True):
+        with self.turn or self.seats or _NO_TURN, self.engine.connect() as db, self._turn(write=True):
             yield db
 
-    def _begin(self, write: bool) -> Iterator[Db]:
+    def _begin(self, write: bool, later: bool) -> Iterator[Db]:
         # The connection first: the write turn is held for nothing that can be done without it.
-        with self.seats or _NO_TURN, (self.writer if write else self.reader).connect() as db, self._turn(write):
-            transaction = self.dialect.begin(db, write=write)
+        with self.seats or _NO_TURN, self.engine.connect() as db, self._turn(write):
+            transaction = self.dialect.begin(db, write=write, later=later)
             try:
                 yield db
                 if write and transaction is not None:
@@ -118,15 +162,15 @@ class Database:
         a fork in the middle of a write it waited for ever.
         """
         if quiet and self.turn is None:
-            self.writer.dispose()
+            self.engine.dispose()
         return quiet or self.dialect.forks
 
     def after_fork_in_child(self) -> None:
         """A connection must not be used, nor closed, by a process that only inherited it."""
         if self.turn is None:
-            self.inherited.append(self.writer.pool)
+            self.inherited.append(self.engine.pool)
             self.seats = self.seats and self.seats.renewed()
-            self.writer.dispose(close=False)
+            self.engine.dispose(close=False)
         else:
             self.turn = threading.RLock()  # the child has the in-memory database itself, and no other thread
 
@@ -145,8 +189,12 @@ class Database:
         """Whether the same unit of work may succeed when it is run again."""
         return self.dialect.is_transient(driver_error(error))
 
+    def never_began(self, error: BaseException) -> bool:
+        """Whether nothing was seen of a read since the connection it was given had died: it may be run again."""
+        return self.dialect.never_began(driver_error(error))
+
     def dispose(self) -> None:
-        self.writer.dispose()
+        self.engine.dispose()
         if self.queue is not None:
             self.queue.close()
 
@@ -160,6 +208,28 @@ def _roll_back(db: Db) -> None:
         db.connection.rollback()
     except Exception:
         db.invalidate()  # it cannot even roll back: it goes, and its transaction with it
+
+
+def lift_time_limit(db: Db) -> None:
+    """Let the statements of this transaction take as long as they need: for upkeep, which reads everything."""
+    if db.dialect.name == "postgresql":
+        db.exec_driver_sql("SET LOCAL statement_timeout = 0")
+
+
+def at_once(db: Db) -> AbstractContextManager[Any]:
+    """What psycopg executes in the block, the server gets without being waited for; the block ends with its answers.
+
+    Where libpq is too old for that (before 14), each statement is waited for.
+    """
+    from psycopg import Pipeline
+
+    pipeline: AbstractContextManager[Any] = driver_of(db).pipeline() if Pipeline.is_supported() else nullcontext()
+    return pipeline
+
+
+def driver_of(db: Db) -> Any:
+    """The driver's own connection."""
+    return db.connection.driver_connection
 
 
 def driver_error(error: BaseException) -> BaseException:
@@ -192,8 +262,7 @@ def open_database(url: URL, options: Options) -> Database:
         url=url,
         options=options,
         dialect=dialect,
-        reader=engine.execution_options(**dialect.reading) if dialect.reading else engine,
-        writer=engine,
+        engine=engine,
         turn=threading.RLock() if in_memory else None,
         queue=dialect.writer_queue(url, options),
         seats=dialect.seats(options),

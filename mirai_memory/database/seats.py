@@ -16,8 +16,10 @@ from mirai_memory.errors import Busy
 class Seats:
     """A semaphore that is fair."""
 
-    def __init__(self, count: int, *, wait_s: float) -> None:
+    def __init__(self, count: int, *, wait_s: float, busy: str = "") -> None:
+        """``busy``: what is said to whom has waited in vain."""
         self._count = count
+        self._busy = busy or f"none of {count} connections was free within {wait_s:g} s; try again"
         self._wait_s = wait_s
         self._changing = threading.Lock()
         self._free = count
@@ -25,7 +27,7 @@ class Seats:
 
     def renewed(self) -> Seats:
         """All of them free: for a process that was forked off, in which nobody else is."""
-        return Seats(self._count, wait_s=self._wait_s)
+        return Seats(self._count, wait_s=self._wait_s, busy=self._busy)
 
     def __enter__(self) -> None:
         with self._changing:
@@ -40,7 +42,7 @@ class Seats:
             self._leave(mine)
             raise
         if not given and self._leave(mine, keep=True):
-            raise Busy(f"none of {self._count} connections was free within {self._wait_s:g} s; try again")
+            raise Busy(self._busy)
 
     def _leave(self, mine: threading.Event, *, keep: bool = False) -> bool:
         """Whether the place in the queue is given up; one that was given a seat meanwhile keeps or passes it on."""

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, Engine, RootTransaction, create_engine, event, text
 from sqlalchemy.pool import QueuePool, StaticPool
 
-from mirai_memory.database.engine import Db, Options, dump_json
+from mirai_memory.database.engine import Compaction, Db, Options, Remains, dump_json, load_json
 from mirai_memory.database.queue import WriterQueue
 from mirai_memory.database.urls import sqlite_path
 from mirai_memory.errors import (
@@ -51,7 +49,6 @@ _FAULTS: dict[int, tuple[type[MiraiMemoryError], str]] = {
 class SQLite:
     """The dialect's part of ``database.engine``."""
 
-    reading: Mapping[str, Any] = MappingProxyType({})
     forks = False
 
     def create_engine(self, url: URL, options: Options, **arguments: Any) -> Engine:
@@ -66,7 +63,7 @@ class SQLite:
             creator=lambda: _connect(path, options),
             hide_parameters=True,
             json_serializer=dump_json,
-            json_deserializer=_load_json,
+            json_deserializer=load_json,
             # The doors end every transaction themselves; a second ROLLBACK at check-in would only cost time.
             pool_reset_on_return=None,
             **arguments,
@@ -77,7 +74,7 @@ class SQLite:
             event.listen(engine, "begin", _begin_writing)
         return engine
 
-    def begin(self, db: Db, *, write: bool) -> RootTransaction | None:
+    def begin(self, db: Db, *, write: bool, later: bool = False) -> RootTransaction | None:
         if not write:
             _driver(db).execute("BEGIN DEFERRED")
             return None
@@ -106,6 +103,9 @@ class SQLite:
         # The busy handler has waited already when BEGIN IMMEDIATE fails; asking again would only double the wait.
         return False
 
+    def never_began(self, error: BaseException) -> bool:
+        return False
+
     def writer_queue(self, url: URL, options: Options) -> WriterQueue | None:
         path = sqlite_path(url)
         return None if path is None else WriterQueue(path, wait_s=options.busy_timeout_ms / 1000)
@@ -118,14 +118,21 @@ class SQLite:
         pages = db.execute(text("SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()"))
         return int(pages.scalar_one())
 
+    def estimated_rows(self, db: Db, tables: Mapping[str, str | None]) -> dict[str, int]:
+        return {}
+
     def damages(self, db: Db) -> int:
         faults = _driver(db).execute(f"PRAGMA integrity_check({_MOST_DAMAGES})").fetchall()
         return sum(row != ("ok",) for row in faults)
 
-    def compact(self, db: Db) -> None:
+    def compact(self, db: Db) -> Compaction:
         # secure_delete zeroes what is deleted where it stands. Where SQLite had moved a row to another page before,
         # the old copy is still there, in room that no row uses: seen in nearly every file.
         _driver(db).execute("VACUUM")
+        return Compaction()
+
+    def remains(self, db: Db, done: Compaction) -> tuple[Remains, ...]:
+        return ()
 
     def truncate_log(self, db: Db) -> bool:
         driver = _driver(db)
@@ -210,14 +217,6 @@ def _is_mounted_read_only(path: Path) -> bool:
         return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
     except OSError:
         return False
-
-
-def _load_json(value: Any) -> Any:
-    try:
-        return json.loads(value)
-    except (TypeError, ValueError):
-        pass  # not as the cause: a JSONDecodeError holds the whole text
-    raise Corrupt("stored JSON is damaged; restore a backup")
 
 
 def _pragmas(options: Options) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, Table, func, literal_column, select
 
 from mirai_memory.database import Db
+from mirai_memory.health import chroma
 from mirai_memory.health.probe import Probe
 from mirai_memory.health.report import Finding, counted, error, ok, warning
 from mirai_memory.health.surroundings import embedder_name
@@ -78,7 +79,11 @@ def vectors(probe: Probe) -> Finding:
         return warning(f"{pending} pending, {failed} failed", advice)
     if pending and embedder_name(probe) == "none":
         return warning(f"{pending} pending, and no embedder to make them", "pip install 'mirai-memory[embeddings]'")
-    return ok(f"{pending} pending, none failed")
+    words, trouble = chroma.state(probe)
+    if trouble:
+        advice = "searches compare every vector instead; once that is mended, reindex() gives Chroma all of them"
+        return warning(f"{pending} pending, none failed; {trouble}", advice)
+    return ok(", ".join(filter(None, (f"{pending} pending, none failed", words))))
 
 
 def counts(probe: Probe) -> Finding:

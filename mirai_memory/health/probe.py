@@ -12,12 +12,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import URL, text
+from sqlalchemy import URL
 
 from mirai_memory import schema
 from mirai_memory.config import Settings
 from mirai_memory.database import Database, Db, display, open_database, sqlite_path
-from mirai_memory.database.engine import Options, driver_error
+from mirai_memory.database.engine import Options, driver_error, driver_of
 from mirai_memory.health.report import Skip, Status, Unfinished
 
 if TYPE_CHECKING:
@@ -131,10 +131,11 @@ class Probe:
 
     @contextmanager
     def _bounded(self, db: Db) -> Iterator[None]:
-        driver = db.connection.driver_connection
+        driver = driver_of(db)
         if not isinstance(driver, sqlite3.Connection):
             # For this transaction alone: a pooler may give the connection to somebody else after it.
-            db.execute(text(f"SET LOCAL statement_timeout = {max(1, int(1000 * self.patience))}"))
+            limit = max(1, int(1000 * self.patience))
+            db.exec_driver_sql(f"SET LOCAL statement_timeout = {limit}; SET LOCAL lock_timeout = 0")
             yield
             return
         thread = threading.get_ident()

@@ -107,3 +107,26 @@ def writing(probe: Probe) -> Finding:
 def integrity(probe: Probe) -> Finding:
     with probe.begin() as db:
         return sqlite.integrity(db) if probe.on_sqlite else postgres.integrity(db)
+
+
+def connections(probe: Probe) -> Finding:
+    _require_server(probe)
+    with probe.begin() as db:
+        return postgres.connections(db, probe.settings.memory.pool_size)
+
+
+def clock(probe: Probe) -> Finding:
+    _require_server(probe)
+    with probe.begin() as db:
+        return postgres.clock(db)
+
+
+def tables(probe: Probe) -> Finding:
+    _require_server(probe)
+    with probe.begin() as db:
+        return postgres.tables(db, probe.settings.memory.schema_)
+
+
+def _require_server(probe: Probe) -> None:
+    if probe.on_sqlite:
+        raise Skip("a server's matter; this is SQLite")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from sqlalchemy import ColumnElement
+from sqlalchemy import CTE, ColumnElement
 
 from mirai_memory.database import Db
 from mirai_memory.errors import SchemaOutOfDate
@@ -41,11 +41,11 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One found item; ``score`` is comparable within one result, and is the sum of ``parts``."""
+    """One found item; ``score`` is comparable within one result, and is the sum of what ``explain`` returns."""
 
     id: int
     score: float
-    parts: Mapping[str, float] = field(default_factory=dict)
+    explain: Callable[[], dict[str, float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +84,6 @@ class MessageFilter:
     since: int | None = None
     until: int | None = None
 
-    def __bool__(self) -> bool:
-        return (self.session_id, self.since, self.until) != (None, None, None)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
@@ -112,11 +109,31 @@ class SearchIndex(Protocol):
 
     def add(self, db: Db, kind: ItemKind, entries: Sequence[Entry]) -> None: ...
 
+    def append_values(self, terms: Sequence[str], place: Place) -> dict[str, Any] | None:
+        """The values of ``append_parts`` for a message that is found by ``terms``.
+
+        None where it has to be added by itself: it is too large, or a statement of the engine changes one table only.
+        """
+
+    def append_parts(self, stored: CTE) -> list[CTE]:
+        """Parts of one statement that index the message which its part ``stored`` inserts, and returns the ``id``,
+        ``user_id`` and ``position`` of."""
+
     def remove(self, db: Db, kind: ItemKind, ids: Sequence[int]) -> None:
         """Ids that are not indexed are passed over."""
 
+    def hold(self, db: Db, kind: ItemKind, owners: Collection[str]) -> None:
+        """Nobody else changes the index of these owners until the transaction ends.
+
+        For those who are about to hold rows of items in an order that only chance knows: of two such, each would else
+        wait for what the other has.
+        """
+
     def vectors_changed(self, db: Db, kind: ItemKind, user_id: str) -> None:
         """To be called before vectors of the owner are written, and in the same transaction."""
+
+    def vectors_stored(self, db: Db, rows: Sequence[Mapping[str, Any]]) -> None:
+        """To be called after rows of ``embeddings`` were written, and in the same transaction."""
 
     def vectors_gone(self, db: Db, kind: ItemKind, user_id: str) -> None:
         """To be called where vectors of the owner are deleted and their items stay, in the same transaction."""
@@ -174,10 +191,22 @@ class StaleIndex:
     def add(self, db: Db, kind: ItemKind, entries: Sequence[Entry]) -> None:
         raise self._error()
 
+    def append_parts(self, stored: CTE) -> list[CTE]:
+        raise self._error()
+
+    def append_values(self, terms: Sequence[str], place: Place) -> dict[str, Any] | None:
+        raise self._error()
+
     def remove(self, db: Db, kind: ItemKind, ids: Sequence[int]) -> None:
         raise self._error()
 
+    def hold(self, db: Db, kind: ItemKind, owners: Collection[str]) -> None:
+        raise self._error()
+
     def vectors_changed(self, db: Db, kind: ItemKind, user_id: str) -> None:
+        raise self._error()
+
+    def vectors_stored(self, db: Db, rows: Sequence[Mapping[str, Any]]) -> None:
         raise self._error()
 
     def vectors_gone(self, db: Db, kind: ItemKind, user_id: str) -> None:

@@ -31,9 +31,9 @@ WEIGHTS: Mapping[str, float] = {
 
 
 def fused(signals: Mapping[str, Floats], size: int) -> Floats:
-    total = np.zeros(size, dtype=np.float32)
+    total, part = np.zeros(size, dtype=np.float32), np.empty(size, dtype=np.float32)
     for name, values in signals.items():
-        total += np.float32(WEIGHTS[name]) * values
+        total += np.multiply(values, np.float32(WEIGHTS[name]), out=part)
     return total
 
 

@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ColumnElement
+from sqlalchemy import CTE, ColumnElement
 
 from mirai_memory.database import Db
 from mirai_memory.search import analyzer
-from mirai_memory.search.base import Entry, Hit, ItemKind, MessageFilter, Query, Scope
+from mirai_memory.search.base import Entry, Hit, ItemKind, MessageFilter, Place, Query, Scope
 from mirai_memory.search.postings import PostingsIndex
 
 if TYPE_CHECKING:
     from mirai_memory.search.cache import ScopeCache
     from mirai_memory.search.knowledge_search import KnowledgeSearch
     from mirai_memory.search.message_search import MessageSearch
+    from mirai_memory.search.nearest import VectorStore
+    from mirai_memory.search.vectors import Vectors
 
 _MEGABYTE = 1_000_000
 
 
 class Index:
-    def __init__(self, words: PostingsIndex, *, cache_mb: int) -> None:
+    """``vectors`` makes another store of vectors of the built-in exact one, which answers where that one cannot."""
+
+    def __init__(
+        self,
+        words: PostingsIndex,
+        *,
+        cache_mb: int,
+        vectors: Callable[[Vectors], VectorStore] | None = None,
+    ) -> None:
         self._words = words
+        self._other_vectors = vectors
         self._cache_bytes = cache_mb * _MEGABYTE
         self._cache: ScopeCache | None = None
 
@@ -31,13 +42,13 @@ class Index:
     def _searches(self) -> tuple[MessageSearch, KnowledgeSearch]:
         from mirai_memory.search.cache import ScopeCache
         from mirai_memory.search.knowledge_search import KnowledgeSearch
-        from mirai_memory.search.layouts import Layouts
         from mirai_memory.search.message_search import MessageSearch
         from mirai_memory.search.vectors import Vectors
 
         self._cache = cache = ScopeCache(self._cache_bytes)
-        vectors = Vectors(cache, self._cache_bytes)
-        return MessageSearch(self._words, Layouts(cache), vectors), KnowledgeSearch(self._words, vectors)
+        exact = Vectors(cache, self._cache_bytes)
+        vectors = exact if self._other_vectors is None else self._other_vectors(exact)
+        return MessageSearch(self._words, cache, vectors), KnowledgeSearch(self._words, vectors)
 
     def is_current(self, db: Db) -> bool:
         return self._words.is_current(db)
@@ -48,11 +59,23 @@ class Index:
     def add(self, db: Db, kind: ItemKind, entries: Sequence[Entry]) -> None:
         self._words.add(db, kind, entries)
 
+    def append_parts(self, stored: CTE) -> list[CTE]:
+        return self._words.append_parts(stored)
+
+    def append_values(self, terms: Sequence[str], place: Place) -> dict[str, Any] | None:
+        return self._words.append_values(terms, place)
+
     def remove(self, db: Db, kind: ItemKind, ids: Sequence[int]) -> None:
         self._words.remove(db, kind, ids)
 
+    def hold(self, db: Db, kind: ItemKind, owners: Collection[str]) -> None:
+        self._words.hold(db, kind, owners)
+
     def vectors_changed(self, db: Db, kind: ItemKind, user_id: str) -> None:
         self._words.vectors_changed(db, kind, user_id)
+
+    def vectors_stored(self, db: Db, rows: Sequence[Mapping[str, Any]]) -> None:
+        self._words.vectors_stored(db, rows)
 
     def vectors_gone(self, db: Db, kind: ItemKind, user_id: str) -> None:
         self._words.vectors_gone(db, kind, user_id)

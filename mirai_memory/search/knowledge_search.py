@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from sqlalchemy import ColumnElement, Row, select
 
 from mirai_memory.database import Db
-from mirai_memory.search import bm25, fusion, signals
+from mirai_memory.search import bm25, fusion
 from mirai_memory.search.analyzer import query_terms
 from mirai_memory.search.base import Hit, Query, Scope
 from mirai_memory.search.layout import Floats
+from mirai_memory.search.nearest import VectorStore
 from mirai_memory.search.postings import ITEMS, Corpus, PostingsIndex, by_weight, length
-from mirai_memory.search.vectors import Vectors
 
 # The best by words and the best by meaning, whose scores are computed exactly.
 CANDIDATES = 200
@@ -22,7 +23,7 @@ _FACTS = ITEMS["knowledge"]
 
 
 class KnowledgeSearch:
-    def __init__(self, words: PostingsIndex, vectors: Vectors) -> None:
+    def __init__(self, words: PostingsIndex, vectors: VectorStore) -> None:
         self._words = words
         self._vectors = vectors
 
@@ -40,8 +41,7 @@ class KnowledgeSearch:
         corpus = self._words.corpus(db, "knowledge", scope)
         if not corpus.items or limit < 1:
             return []
-        terms = query_terms(query.text)
-        postings = {term: self._words.postings(db, "knowledge", corpus, term, narrow) for term in terms}
+        postings = self._words.postings(db, "knowledge", corpus, query_terms(query.text), narrow)
         weights = self._words.weights(db, "knowledge", corpus, postings)
         most = max(CANDIDATES, limit)
         rows = self._words.allowed(db, "knowledge", by_weight(postings, weights), always, most)
@@ -58,16 +58,14 @@ class KnowledgeSearch:
         """How near each fact is, in standard deviations above the mean of all; the nearest first."""
         if query.vector is None or not corpus.bounded:
             return {}
-        items, cosines = self._vectors.similarities(db, "knowledge", corpus, query.vector, shared=shared)
-        # Each counts by the share of facts that have a vector, as with messages.
-        near = signals.standardized(cosines) * np.float32(min(1.0, len(items) / corpus.items))
-        if narrow and len(items):
+        near = self._vectors.nearest(db, "knowledge", corpus, query.vector, shared=shared, narrow=narrow)
+        if narrow and len(near.items):
             owners = [scope.user_id for scope in corpus.scopes]
             wanted = db.execute(select(_FACTS.c.id).where(_FACTS.c.user_id.in_(owners), *narrow)).scalars()
-            kept = np.isin(items, np.fromiter(wanted, dtype=np.int64))
-            items, near, cosines = items[kept], near[kept], cosines[kept]
-        order = np.argsort(-cosines)
-        return dict(zip(items[order].tolist(), near[order].tolist(), strict=True))
+            near = near.kept(np.isin(near.items, np.fromiter(wanted, dtype=np.int64)))
+        order = np.argsort(-near.cosines)
+        signal = near.signal(corpus.items)
+        return dict(zip(near.items[order].tolist(), signal[order].tolist(), strict=True))
 
 
 def _ranked(
@@ -82,7 +80,7 @@ def _ranked(
         values["dense"] = np.array([near.get(row.rowid, 0.0) for row in rows], dtype=np.float32)
     scores = fusion.fused(values, len(ids))
     places = fusion.best(scores, ids, np.arange(len(ids)), limit)
-    return [Hit(int(ids[p]), float(scores[p]), fusion.parts(values, p)) for p in places]
+    return [Hit(int(ids[p]), float(scores[p]), partial(fusion.parts, values, p)) for p in places]
 
 
 def _words(rows: Sequence[Row[Any]], corpus: Corpus, weights: Mapping[str, float]) -> tuple[Floats, Floats]:

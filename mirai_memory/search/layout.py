@@ -67,6 +67,20 @@ class Layout:
         order = np.argsort(self.ids)
         return order, self.ids[order]
 
+    @property
+    def last(self) -> int:
+        """The highest id, 0 where there is none."""
+        return int(self._by_id[1][-1]) if len(self) else 0
+
+    def after(self, id: int) -> Ints:
+        """The ids that are higher, in order."""
+        in_order = self._by_id[1]
+        return in_order[np.searchsorted(in_order, id, side="right") :]
+
+    def newest(self, count: int) -> Ints:
+        """The highest ids, so many at most, in order."""
+        return self._by_id[1][-count:]
+
     def find(self, ids: Sequence[int] | Ints) -> Ints:
         """Where each of these ids stands, -1 for one that is not there."""
         wanted = np.asarray(ids, dtype=np.int64)
@@ -98,6 +112,13 @@ class Layout:
     def together(self, distance: int) -> Flags:
         """For each message but the last ``distance``: whether the one so far on is of the same session."""
         return np.asarray(self.sessions[:-distance] == self.sessions[distance:])
+
+    def beside(self, places: Ints, distance: int) -> Ints:
+        """The places so far before and after these, in the same sessions."""
+        after, before = places[places < len(self) - distance], places[places >= distance]
+        after = after[self.sessions[after] == self.sessions[after + distance]] + distance
+        before = before[self.sessions[before] == self.sessions[before - distance]] - distance
+        return np.concatenate((after, before))
 
     @cached_property
     def has_speakers(self) -> Flags:
@@ -132,14 +153,9 @@ class Layout:
         opens[self.starts] = True
         return opens
 
-    def widened(self, flags: Flags, reach: int) -> Flags:
-        """The flagged messages and those at most ``reach`` away from one in its session."""
-        wide = flags.copy()
-        for distance in range(1, min(reach, len(self) - 1) + 1):
-            same = self.together(distance)
-            wide[distance:] |= flags[:-distance] & same
-            wide[:-distance] |= flags[distance:] & same
-        return wide
+    def widened(self, places: Ints, reach: int) -> Ints:
+        """These places and those at most ``reach`` away from one in its session, some more than once."""
+        return np.concatenate((places, *(self.beside(places, distance) for distance in range(1, reach + 1))))
 
 
 def _columns(rows: Sequence[tuple[Any, ...]], names: dict[str, int]) -> list[Ints]:

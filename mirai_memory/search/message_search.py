@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache, partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 from sqlalchemy import ColumnElement
@@ -13,12 +15,17 @@ from mirai_memory.database import Db
 from mirai_memory.search import fusion, signals
 from mirai_memory.search.analyzer import query_terms
 from mirai_memory.search.base import Hit, MessageFilter, Query, Scope
+from mirai_memory.search.cache import ScopeCache
 from mirai_memory.search.cues import read_question
+from mirai_memory.search.kept_postings import KeptPostings
 from mirai_memory.search.layout import Flags, Floats, Layout
 from mirai_memory.search.layouts import Layouts
-from mirai_memory.search.postings import ITEMS, POSTINGS, Corpus, PostingsIndex, by_weight
+from mirai_memory.search.nearest import NOTHING, Near, VectorStore, idle
+from mirai_memory.search.postings import ITEMS, POSTINGS, SAMPLE, Corpus, PostingsIndex, by_weight
 from mirai_memory.search.terms import named_speaker, session_number
-from mirai_memory.search.vectors import Vectors
+
+if TYPE_CHECKING:
+    from mirai_memory.search.postings import Ids
 
 # The best by words and the best by meaning are looked at with the turns around them: what answers a question often
 # shares no word with it. Without these turns a fifth of the evidence was lost.
@@ -30,89 +37,116 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
-    """What the index knows of a query: where its terms stand, what they weigh, how near the vectors are."""
+class _Words:
+    """What the index knows of a query's words: where its terms stand, and what they weigh."""
 
-    postings: Mapping[str, list[int]]
+    postings: Mapping[str, Ids]
     weights: Mapping[str, float]
-    near: tuple[np.ndarray, Floats] | None
 
 
 class MessageSearch:
-    def __init__(self, words: PostingsIndex, layouts: Layouts, vectors: Vectors) -> None:
+    def __init__(self, words: PostingsIndex, cache: ScopeCache, vectors: VectorStore) -> None:
         self._words = words
-        self._layouts = layouts
+        self._kept = KeptPostings(words, cache)
+        self._layouts = Layouts(cache)
         self._vectors = vectors
 
     def find(self, db: Db, query: Query, scope: Scope, *, limit: int, only: MessageFilter, shared: bool) -> list[Hit]:
         corpus = self._words.corpus(db, "message", scope)
         if not corpus.items or limit < 1:
             return []
-        found = self._look_up(db, query, corpus, only, shared=shared)
-        layout = self._layouts.whole(db, corpus, shared=shared)
-        if layout is None:
-            layout = self._layouts.around(db, corpus, _candidates(found))
+        narrow = _conditions(only)
+        whole = self._layouts.whole(db, corpus, shared=shared)
+        words = self._look_up(db, query, corpus, whole, narrow, shared=shared)
+        if whole is None:
+            near = self._near(db, query, corpus, narrow, shared=shared)
+            layout = self._layouts.around(db, corpus, _candidates(words, near))
+            by_words = _by_words(query, corpus, layout, words)
+        else:
+            layout, later = whole, cache(partial(_by_words, query, corpus, whole, words))
+            near = self._near(db, query, corpus, narrow, shared=shared, meanwhile=later)
+            by_words = later()
         if not len(layout):
             return []
-        values, eligible = _signals(query, corpus, layout, found)
+        values, eligible = _signals(corpus, layout, by_words, near)
         scores = fusion.fused(values, len(layout))
         places = fusion.best(scores, layout.ids, np.flatnonzero(eligible & _allowed(layout, only)), limit)
-        return [Hit(int(layout.ids[p]), float(scores[p]), fusion.parts(values, p)) for p in places]
+        return [Hit(int(layout.ids[p]), float(scores[p]), partial(fusion.parts, values, p)) for p in places]
 
-    def _look_up(self, db: Db, query: Query, corpus: Corpus, only: MessageFilter, *, shared: bool) -> _Found:
-        large = not self._layouts.reads_whole(corpus)
-        postings = {}
-        for term in query_terms(query.text):
-            ids = self._words.postings(db, "message", corpus, term)
+    def _near(
+        self,
+        db: Db,
+        query: Query,
+        corpus: Corpus,
+        narrow: Sequence[ColumnElement[bool]],
+        *,
+        shared: bool,
+        meanwhile: Callable[[], object] = idle,
+    ) -> Near:
+        if not query.vector or not corpus.bounded:
+            return NOTHING
+        return self._vectors.nearest(
+            db, "message", corpus, query.vector, shared=shared, narrow=narrow, meanwhile=meanwhile
+        )
+
+    def _look_up(
+        self,
+        db: Db,
+        query: Query,
+        corpus: Corpus,
+        whole: Layout | None,
+        narrow: Sequence[ColumnElement[bool]],
+        *,
+        shared: bool,
+    ) -> _Words:
+        postings = self._postings(db, corpus, whole if shared else None, query_terms(query.text))
+        if narrow:
             # What is common among all may be rare among the wanted ones, and stand before the newest.
-            if only and len(ids) >= POSTINGS:
-                ids = self._words.postings(db, "message", corpus, term, _conditions(only))
-            postings[term] = ids
-        near = None
-        if query.vector and corpus.bounded:
-            near = self._vectors.similarities(db, "message", corpus, query.vector, shared=shared)
-        weights = self._words.weights(db, "message", corpus, postings)
-        if only and large:
-            postings = {t: self._words.postings(db, "message", corpus, t, _conditions(only)) for t in postings}
-        return _Found(postings, weights, near)
+            common = [term for term, ids in postings.items() if len(ids) >= POSTINGS]
+            postings |= self._words.postings(db, "message", corpus, common, narrow)
+        newest = None if whole is None else whole.newest(SAMPLE)
+        weights = self._words.weights(db, "message", corpus, postings, newest)
+        if narrow and whole is None:
+            postings = self._words.postings(db, "message", corpus, list(postings), narrow)
+        return _Words(postings, weights)
+
+    def _postings(self, db: Db, corpus: Corpus, kept_with: Layout | None, terms: Sequence[str]) -> dict[str, Ids]:
+        if kept_with is not None:
+            return dict(self._kept.of(db, corpus, kept_with, terms))
+        return self._words.postings(db, "message", corpus, terms)
 
 
-def _candidates(found: _Found) -> list[int]:
-    ids = by_weight(found.postings, found.weights)[:CANDIDATES]
-    if found.near is not None:
-        items, cosines = found.near
-        ids += (int(id) for id in items[np.argsort(-cosines)[:CANDIDATES]])
+def _candidates(words: _Words, near: Near) -> list[int]:
+    ids = by_weight(words.postings, words.weights)[:CANDIDATES]
+    ids += near.highest(CANDIDATES).tolist()
     return list(dict.fromkeys(ids))
 
 
-def _signals(query: Query, corpus: Corpus, layout: Layout, found: _Found) -> tuple[dict[str, Floats], Flags]:
-    """The signals of every message of the layout, and which messages may be found at all."""
+def _by_words(query: Query, corpus: Corpus, layout: Layout, words: _Words) -> dict[str, Floats]:
+    """The signals of words and context of every message of the layout."""
     names = [name for name in map(named_speaker, layout.names) if name is not None]
-    question = read_question(query.text, list(found.postings), names)
-    places = {term: layout.places(found.postings[term]) for term in question.terms}
-    values = signals.words(layout, places, found.weights, corpus.average_length)
-    eligible = values["near"] > 0
-    values |= signals.context(layout, question)
-    if found.near is not None and len(found.near[0]):
-        cosines = _aligned(layout, *found.near)
-        values |= signals.dense(layout, cosines)
-        eligible |= layout.widened(_highest(cosines, CANDIDATES), AROUND)
+    question = read_question(query.text, list(words.postings), names)
+    places = {term: layout.places(words.postings[term]) for term in question.terms}
+    values = signals.words(layout, places, words.weights, corpus.average_length)
+    return values | signals.context(layout, question)
+
+
+def _signals(
+    corpus: Corpus, layout: Layout, by_words: Mapping[str, Floats], near: Near
+) -> tuple[dict[str, Floats], Flags]:
+    """All signals of every message of the layout, and which messages may be found at all."""
+    values, eligible = dict(by_words), by_words["near"] > 0
+    if len(near.items):
+        values |= signals.dense(layout, _aligned(layout, near, corpus.items))
+        eligible[layout.widened(layout.places(near.highest(CANDIDATES)), AROUND)] = True
     return values, eligible
 
 
-def _aligned(layout: Layout, items: np.ndarray, cosines: Floats) -> Floats:
-    aligned = np.full(len(layout), np.nan, dtype=np.float32)
-    places = layout.find(items)
-    aligned[places[places >= 0]] = cosines[places >= 0]
+def _aligned(layout: Layout, near: Near, among: int) -> Floats:
+    found = layout.find(near.items)
+    aligned = np.zeros(len(layout), dtype=np.float32)
+    aligned[found[found >= 0]] = near.signal(among)[found >= 0]
     return aligned
-
-
-def _highest(cosines: Floats, count: int) -> Flags:
-    known = ~np.isnan(cosines)
-    if np.count_nonzero(known) <= count:
-        return known
-    lowest = np.partition(cosines[known], -count)[-count]
-    return np.asarray(np.nan_to_num(cosines, nan=-2.0) >= lowest)
 
 
 def _allowed(layout: Layout, only: MessageFilter) -> Flags:

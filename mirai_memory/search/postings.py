@@ -11,12 +11,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import neg
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
+    CTE,
     BigInteger,
     Column,
     ColumnElement,
@@ -39,7 +40,12 @@ from mirai_memory.errors import Corrupt
 from mirai_memory.models import KnowledgeRow, MessageRow, StateRow
 from mirai_memory.search import bm25, stored
 from mirai_memory.search.analyzer import ANALYZER
-from mirai_memory.search.base import Entry, ItemKind, Scope
+from mirai_memory.search.base import Entry, ItemKind, Place, Scope
+
+if TYPE_CHECKING:
+    from mirai_memory.search.layout import Ints
+
+    Ids = Sequence[int] | Ints
 
 # The newest postings of a term that are looked at. A term with more is too common to decide anything, and reading
 # all of it would make the price of a query depend on its words (measured: 6 s for five common words, a million rows).
@@ -211,13 +217,19 @@ class PostingsIndex(ABC):
         by_owner: dict[str, list[Entry]] = defaultdict(list)
         for entry in entries:
             by_owner[entry.user_id].append(entry)
-        for user_id, owned in by_owner.items():
+        for user_id, owned in sorted(by_owner.items()):  # in one order for everybody, since their counts are held
             terms = sum(len(entry.terms) for entry in owned)
             scope = self._count_in(db, kind, user_id, len(owned), terms)
             self._insert(db, kind, [{"id": entry.id, "terms": tokens_of(entry.terms, scope)} for entry in owned])
             places = [place_row(scope, entry) for entry in owned if entry.place]
             if places:
                 _ADD_PLACES.many(db, places)
+
+    def append_values(self, terms: Sequence[str], place: Place) -> dict[str, Any] | None:
+        return None
+
+    def append_parts(self, stored: CTE) -> list[CTE]:
+        raise NotImplementedError  # the values are asked for first
 
     def remove(self, db: Db, kind: ItemKind, ids: Sequence[int]) -> None:
         words = WORDS[kind]
@@ -229,7 +241,7 @@ class PostingsIndex(ABC):
                 gone[scope].append(row.rowid)
                 fewer_terms[scope] += length(row.terms)
             db.execute(delete(words).where(words.c.rowid.in_(chunk)))
-        for scope, removed in gone.items():
+        for scope, removed in sorted(gone.items()):
             db.execute(_COUNT_OUT, {"scope": scope, "fewer_items": len(removed), "fewer_terms": fewer_terms[scope]})
             if kind == "message":
                 for chunk in chunks(removed):
@@ -265,8 +277,15 @@ class PostingsIndex(ABC):
             gone += len(ids) + len(places)
         return gone
 
+    def hold(self, db: Db, kind: ItemKind, owners: Collection[str]) -> None:
+        """SQLite's writer has everything to itself."""
+        return
+
     def vectors_changed(self, db: Db, kind: ItemKind, user_id: str) -> None:
         db.execute(_COUNT_VECTORS, {"scope_kind": kind, "scope_owner": user_id})
+
+    def vectors_stored(self, db: Db, rows: Sequence[Mapping[str, Any]]) -> None:
+        return  # these rows are all there is
 
     def vectors_gone(self, db: Db, kind: ItemKind, user_id: str) -> None:
         db.execute(_COUNT_VECTORS_OUT, {"scope_kind": kind, "scope_owner": user_id})
@@ -284,21 +303,33 @@ class PostingsIndex(ABC):
         db: Db,
         kind: ItemKind,
         corpus: Corpus,
-        term: str,
+        terms: Sequence[str],
         narrow: Sequence[ColumnElement[bool]] = (),
-    ) -> list[int]:
-        """The newest items that hold the term, newest first, at most ``POSTINGS``."""
-        values = {"query": self._query(term, corpus.suffixes), "most": POSTINGS}
+    ) -> dict[str, Ids]:
+        """The newest items that hold each of the terms, newest first, at most ``POSTINGS``."""
+        queries = [{"query": self._query(term, corpus.suffixes), "most": POSTINGS} for term in terms]
         if not narrow:
-            return [id for (id,) in self._find[kind].tuples(db, values)]
+            found = self._find[kind].each(db, queries)
+            return {term: [id for (id,) in rows] for term, rows in zip(terms, found, strict=True)}
         items = ITEMS[kind]
         statement = self._narrowed[kind].join(items, items.c.id == WORDS[kind].c.rowid).where(*narrow)
-        return list(db.execute(statement, values).scalars())
+        return {term: list(db.execute(statement, query).scalars()) for term, query in zip(terms, queries, strict=True)}
 
-    def weights(self, db: Db, kind: ItemKind, corpus: Corpus, postings: Mapping[str, list[int]]) -> dict[str, float]:
-        """How much each term says. Of one with more postings than were read, the share among the newest is counted."""
+    def tokens(self, db: Db, kind: ItemKind, ids: Sequence[int]) -> dict[int, str]:
+        """What the index has of these items."""
+        return {id: terms for chunk in chunks(ids) for id, terms in db.execute(_READ[kind], {"ids": chunk})}
+
+    def weights(
+        self, db: Db, kind: ItemKind, corpus: Corpus, postings: Mapping[str, Ids], newest: Ids | None = None
+    ) -> dict[str, float]:
+        """How much each term says. Of one with more postings than were read, the share among the newest is counted.
+
+        ``newest`` are the ``SAMPLE`` newest items of the corpus in order, where they are known.
+        """
         cut = [term for term, ids in postings.items() if len(ids) >= POSTINGS]
-        oldest = self._oldest_of_sample(db, kind, corpus) if cut and corpus.items > SAMPLE else 0
+        oldest = 0
+        if cut and corpus.items > SAMPLE:
+            oldest = self._oldest_of_sample(db, kind, corpus) if newest is None else int(newest[0])
         weights = {}
         for term, ids in postings.items():
             holding = float(len(ids))
@@ -328,7 +359,7 @@ class PostingsIndex(ABC):
         return sorted(rows, key=lambda row: order[row.rowid])[:limit]
 
 
-def by_weight(postings: Mapping[str, list[int]], weights: Mapping[str, float]) -> list[int]:
+def by_weight(postings: Mapping[str, Ids], weights: Mapping[str, float]) -> list[int]:
     """The items, those first whose terms weigh most together; of equals the newer."""
     total: dict[int, float] = defaultdict(float)
     for term, ids in postings.items():
@@ -352,7 +383,7 @@ def length(tokens: str) -> int:
     return tokens.count("@") - 1
 
 
-def tokens_of(terms: Sequence[str], scope: int) -> str:
+def tokens_of(terms: Sequence[str], scope: int | str) -> str:
     """Each token between spaces of its own, so that occurrences can be counted by a plain substring search."""
     return f" @{scope} " + "".join(f" {term}@{scope} " for term in terms)
 
@@ -360,13 +391,15 @@ def tokens_of(terms: Sequence[str], scope: int) -> str:
 def place_row(scope: int, entry: Entry) -> dict[str, Any]:
     place = entry.place
     assert place is not None
+    return {"scope": scope, "id": entry.id, "position": place.position} | place_values(place, len(entry.terms))
+
+
+def place_values(place: Place, length: int) -> dict[str, Any]:
+    """What is known of a place before the message has an id, an owner's scope and a position."""
     return {
-        "scope": scope,
-        "id": entry.id,
         "session": place.session,
-        "position": place.position,
         "speaker": place.speaker,
         "cues": place.cues,
-        "length": len(entry.terms),
+        "length": length,
         "time": place.time,
     }

@@ -26,17 +26,19 @@ def words(
 
     A term counts once in a message: how often it stands there moved nothing (chats are short), and is not in postings.
     """
-    known = [term for term in places if len(places[term])]
-    held = np.zeros((len(known), len(layout)), dtype=np.float32)
-    for row, term in enumerate(known):
-        held[row, places[term]] = 1.0
-    weight = np.array([weights[term] for term in known], dtype=np.float32)
-    bm = (weight @ held) * _length_norm(layout.lengths, average_length)
-    total = float(weight.sum()) + _UNKNOWN_WEIGHT * (len(places) - len(known))
+    known = [(held, weights[term]) for term, held in places.items() if len(held)]
+    total = sum(weight for _, weight in known) + _UNKNOWN_WEIGHT * (len(places) - len(known))
+    bm, near, one = (np.zeros(len(layout), dtype=np.float32) for _ in range(3))
+    for held, weight in known:
+        bm[held] += np.float32(weight)
+        near += _spread(layout, held, weight, one)
+    near /= np.float32(max(total, 1e-9))
+    matches = np.flatnonzero(bm)
+    bm[matches] *= _length_norm(layout.lengths[matches], average_length)
     return {
         "bm": bm,
-        "sess": _session_scores(layout, [places[term] for term in known]),
-        "near": (weight @ _spread(layout, held)) / max(total, 1e-9),
+        "sess": _session_scores(layout, [held for held, _ in known]),
+        "near": near,
         "reply": np.where(layout.replied >= 0, bm[layout.replied], np.float32(0)),
     }
 
@@ -45,16 +47,13 @@ def _length_norm(lengths: Ints, average: float) -> Floats:
     return ((bm25.K1 + 1) / (1 + bm25.K1 * (1 - bm25.B + bm25.B * lengths / average))).astype(np.float32)
 
 
-def _spread(layout: Layout, held: Floats) -> Floats:
-    """Each term in its best place near each message."""
-    best = held.copy()
-    for distance, worth in NEAR:
-        if distance >= len(layout):
-            break
-        same = layout.together(distance) * np.float32(worth)
-        np.maximum(best[:, distance:], held[:, :-distance] * same, out=best[:, distance:])
-        np.maximum(best[:, :-distance], held[:, distance:] * same, out=best[:, :-distance])
-    return best
+def _spread(layout: Layout, held: Ints, weight: float, out: Floats) -> Floats:
+    """How much a term that stands in the places ``held`` counts in each message, by its best place near that."""
+    out.fill(0)
+    for distance, worth in reversed(NEAR):  # the nearest last, which counts most
+        out[layout.beside(held, distance)] = worth * weight
+    out[held] = weight
+    return out
 
 
 def _session_scores(layout: Layout, places: Sequence[Ints]) -> Floats:
@@ -88,12 +87,8 @@ def context(layout: Layout, question: Question) -> dict[str, Floats]:
     return out
 
 
-def dense(layout: Layout, similarities: Floats) -> dict[str, Floats]:
-    """dense, dense_near and dense_sess from the cosine of each message, NaN where it has no vector yet.
-
-    While few have one, being the nearest of them says little: all three count by the share of those that have.
-    """
-    near = np.nan_to_num(standardized(similarities), nan=0.0) * _share_known(similarities)
+def dense(layout: Layout, near: Floats) -> dict[str, Floats]:
+    """dense, dense_near and dense_sess from how near each message is (``Near.signal``), 0 where that is not known."""
     beside = np.zeros_like(near)
     for distance, worth in ((1, 1.0), (2, 0.5)):
         if distance < len(layout):
@@ -102,19 +97,6 @@ def dense(layout: Layout, similarities: Floats) -> dict[str, Floats]:
             beside[:-distance] += near[distance:] * same
     of_session = np.maximum.reduceat(near, layout.starts)[layout.session_numbers] if len(layout) else near
     return {"dense": near, "dense_near": beside, "dense_sess": of_session}
-
-
-def _share_known(similarities: Floats) -> np.float32:
-    return np.float32(np.count_nonzero(~np.isnan(similarities)) / max(1, len(similarities)))
-
-
-def standardized(similarities: Floats) -> Floats:
-    """In standard deviations above the mean; what is below it counts as being there. NaN stays NaN."""
-    known = similarities[~np.isnan(similarities)]
-    if len(known) < 2:
-        return np.where(np.isnan(similarities), similarities, np.float32(1.0))
-    spread = max(float(known.std()), 1e-6)
-    return np.asarray(np.maximum((similarities - np.float32(known.mean())) / np.float32(spread), 0), dtype=np.float32)
 
 
 def dated(times: Ints, dates: Sequence[NamedDate]) -> Floats:

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Text, bindparam, insert, literal_column, select, text
 
 from mirai_memory.database import Db
+from mirai_memory.database.engine import driver_of
 from mirai_memory.database.hot import HotStatement
 from mirai_memory.search.base import ItemKind
 from mirai_memory.search.postings import WORDS, PostingsIndex
@@ -55,7 +56,7 @@ class SQLiteIndex(PostingsIndex):
         # FTS5 deletes by writing that a word is gone; the word itself stays in older parts until they are merged. In
         # one go ("optimize") that would hold the write lock for as long as the whole index takes.
         name = WORDS[kind].name
-        driver: Any = db.connection.driver_connection
+        driver = driver_of(db)
         before = driver.total_changes
         step = f"INSERT INTO {name}({name}, rank) VALUES ('merge', ?)"  # noqa: S608 - a name of ours
         driver.execute(step, [-_PAGES if begin else _PAGES])
@@ -96,7 +97,7 @@ def _postings(db: Db, name: str) -> Iterator[tuple[int, str]]:
     # FTS5's own check ("integrity-check") is a write: it would need the write lock, and a file that may be written.
     view = f"mirai_postings_of_{name}"
     db.exec_driver_sql(f"CREATE VIRTUAL TABLE IF NOT EXISTS temp.{view} USING fts5vocab(main, {name}, instance)")
-    driver: Any = db.connection.driver_connection
+    driver = driver_of(db)
     cursor = driver.execute(f"SELECT doc, term FROM temp.{view}")  # noqa: S608 - a name of ours
     try:
         yield from cursor

@@ -7,13 +7,13 @@ thread: for a hundred thousand it is twice as fast as BLAS's matrix by vector, w
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from sqlalchemy import ColumnElement, select
 from sqlalchemy import bindparam as bind
-from sqlalchemy import select
 
 from mirai_memory.database import Db
 from mirai_memory.database.hot import HotStatement
@@ -21,6 +21,7 @@ from mirai_memory.models import EmbeddingRow
 from mirai_memory.search.base import ItemKind, QueryVector
 from mirai_memory.search.cache import ScopeCache
 from mirai_memory.search.layout import Floats, Ints
+from mirai_memory.search.nearest import NOTHING, Near, idle
 from mirai_memory.search.postings import Corpus, ScopeCounts
 
 _BLOCK = 5_000  # vectors read at once
@@ -61,19 +62,29 @@ class _Matrix:
 
 
 class Vectors:
+    """The built-in ``VectorStore``: exact, from the rows of ``embeddings`` alone."""
+
     def __init__(self, cache: ScopeCache, most_bytes: int) -> None:
-        self._cache = cache
+        self.cache = cache
         self._most_bytes = most_bytes
         self._growing = threading.Lock()
 
-    def similarities(
-        self, db: Db, kind: ItemKind, corpus: Corpus, query: QueryVector, *, shared: bool
-    ) -> tuple[Ints, Floats]:
-        """The items of the scopes that have a vector of the query's model, and the cosine of each."""
+    def nearest(
+        self,
+        db: Db,
+        kind: ItemKind,
+        corpus: Corpus,
+        query: QueryVector,
+        *,
+        shared: bool,
+        narrow: Sequence[ColumnElement[bool]] = (),
+        meanwhile: Callable[[], object] = idle,
+    ) -> Near:
+        """Every item of the scopes that has a vector of the query's model; nothing is left out for ``narrow``."""
         found = [self._of_scope(db, kind, scope, query, shared=shared) for scope in corpus.scopes if scope.vectors]
         if not found:
-            return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
-        return np.concatenate([ids for ids, _ in found]), np.concatenate([cosines for _, cosines in found])
+            return NOTHING
+        return Near.of_all(np.concatenate([ids for ids, _ in found]), np.concatenate([cosines for _, cosines in found]))
 
     def _of_scope(
         self, db: Db, kind: ItemKind, scope: ScopeCounts, query: QueryVector, *, shared: bool
@@ -101,7 +112,7 @@ class Vectors:
         key = ("vectors", scope.id, query.model, len(query.values))
         # Two threads would grow the same arrays.
         with self._growing:
-            known: _Matrix | None = self._cache.get(key)
+            known: _Matrix | None = self.cache.get(key)
             if known and (known.removals, known.vectors) == (scope.removals, scope.vectors):
                 return known
             if known and (known.removals > scope.removals or known.vectors > scope.vectors):
@@ -112,7 +123,7 @@ class Vectors:
             for rows, items, values in _blocks(db, kind, scope, query, after=matrix.last):
                 matrix = _appended(matrix, rows, items, values)
             matrix = replace(matrix, removals=scope.removals, vectors=scope.vectors)
-            self._cache.put(key, matrix)
+            self.cache.put(key, matrix)
             return matrix
 
 
@@ -165,10 +176,10 @@ def _blocks(
     while rows := _READ.tuples(db, {**values, "after": after}):
         after = rows[-1][0]
         ids, items, packed = zip(*rows, strict=True)
-        yield np.array(ids, dtype=np.int64), np.array(items, dtype=np.int64), _unpacked(packed, size)
+        yield np.array(ids, dtype=np.int64), np.array(items, dtype=np.int64), unpacked(packed, size)
 
 
-def _unpacked(packed: Sequence[bytes], size: int) -> Floats:
+def unpacked(packed: Sequence[bytes], size: int) -> Floats:
     values = np.frombuffer(b"".join(packed), dtype="<f2").reshape(-1, size).astype(np.float32)
     lengths = np.sqrt(np.vecdot(values, values))
     return np.asarray(values / np.maximum(lengths, 1e-30)[:, None], dtype=np.float32)

@@ -116,4 +116,4 @@ def entity_maker(kind: type[Made], names: Sequence[str]) -> Callable[[Sequence[A
 
 def with_score(item: Item, hit: Hit, explain: bool) -> Item:
     """A found item as a search returns it."""
-    return replace(item, score=hit.score, explanation=dict(hit.parts) if explain else None)
+    return replace(item, score=hit.score, explanation=hit.explain() if explain else None)

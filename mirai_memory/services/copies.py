@@ -119,6 +119,10 @@ class Copies(Service):
     def put(self, part: Part, rows: Sequence[Row], known: Iterable[Key]) -> None:
         """Store rows, in place of those whose keys are ``known``; the word index follows. Links are left alone."""
         there = set(known)
+        if part.name == "embeddings":
+            # Not changed in place: what others have of a vector goes with its row.
+            self.delete(part, sorted(there & {row[part.key] for row in rows}))
+            there = set()
         values = [{name: row[name] for name in part.copied} for row in rows]
         changed = [row for row in values if row[part.key] in there]
         if changed:
@@ -126,6 +130,8 @@ class Copies(Service):
         if len(changed) < len(values):
             self._db.execute(insert(part.table), [row for row in values if row[part.key] not in there])
         self._index_rows(part, [row[part.key] for row in rows])
+        if part.name == "embeddings":
+            self._index.vectors_stored(self._db, values)
 
     def _change(self, part: Part, rows: Sequence[Row]) -> None:
         columns: dict[str, Any] = {name: bind(f"new_{name}") for name in part.copied if name != part.key}

@@ -95,8 +95,8 @@ class Duplicates(FactTimes):
         names = {_checks.row_id("keep", keep): "keep", _checks.row_id("drop", drop): "drop"}
         if len(names) < 2:
             raise InvalidInput("drop", "is the fact to keep")
-        # Held in one order, whoever merges what with what.
         own = self._own(select(KNOWLEDGE), KNOWLEDGE.c.user_id).where(KNOWLEDGE.c.id.in_(names))
+        self._index.hold(self._db, "knowledge", {row.user_id for row in self._db.execute(own)})
         rows = {row.id: row for row in self._db.execute(own.order_by(KNOWLEDGE.c.id).with_for_update())}
         now = self._now()
         for id, name in names.items():

@@ -28,6 +28,7 @@ from sqlalchemy import (
 
 from mirai_memory._render import HASHED_KEY
 from mirai_memory.database.chunks import chunks
+from mirai_memory.database.engine import lift_time_limit
 from mirai_memory.database.hot import HotStatement
 from mirai_memory.models import EmbeddingRow, KnowledgeRow, MessageRow
 from mirai_memory.search import ItemKind
@@ -44,6 +45,7 @@ EMBEDDINGS = EmbeddingRow.table()
 MESSAGES = MessageRow.table()
 KNOWLEDGE = KnowledgeRow.table()
 
+_KINDS: tuple[ItemKind, ...] = ("knowledge", "message")
 _COLUMNS = ("kind", "item_id", "user_id", "model", "dim", "vector", "content_hash", "status")
 _INSERT = HotStatement(insert(EMBEDDINGS).values({name: bindparam(name) for name in _COLUMNS}))
 # Spelled out: the engine looks a condition up in a partial index only where it reads it, not where it is bound.
@@ -123,6 +125,7 @@ class Embeddings(Service):
             # Before the rows are written: the ids of one owner's vectors are then committed in their order.
             self._index.vectors_changed(self._db, kind, user_id)
         _INSERT.many(self._db, rows)
+        self._index.vectors_stored(self._db, rows)
 
     def replace(self, row: Mapping[str, Any]) -> None:
         """Store a vector of an item that may have one of the model. The same one stays, and a given one before ours."""
@@ -173,14 +176,26 @@ class Embeddings(Service):
 
     def store(self, model: str, dim: int, vectors: Sequence[tuple[Pending, bytes]]) -> int:
         """Replace pending rows by ready ones; how many were still wanted."""
+        for kind in _KINDS:
+            self._hold(kind, [item for item, _ in vectors if item.kind == kind])
         wanted = self._take([item.id for item, _ in vectors])
-        for kind in ("knowledge", "message"):
+        for kind in _KINDS:
             rows = [
                 _ready(item, model, dim, vector) for item, vector in vectors if item.id in wanted and item.kind == kind
             ]
             if rows:
                 self.put(kind, rows)
         return len(wanted)
+
+    def _hold(self, kind: ItemKind, wanted: Sequence[Pending]) -> None:
+        """Nobody deletes these items until the transaction ends: whoever waited to would not see their new vectors."""
+        if not wanted:
+            return
+        self._index.hold(self._db, kind, {item.user_id for item in wanted})
+        items = MESSAGES if kind == "message" else KNOWLEDGE
+        for chunk in chunks(sorted(item.item_id for item in wanted)):
+            there = select(items.c.id).where(items.c.id.in_(chunk)).order_by(items.c.id)
+            self._db.execute(there.with_for_update(read=True, key_share=True))
 
     def _take(self, ids: Sequence[int]) -> set[int]:
         """Delete these pending rows; those that were still there."""
@@ -204,9 +219,12 @@ class Embeddings(Service):
 
     def want_missing(self, model: str, kind: ItemKind, *, after: int, limit: int) -> int | None:
         """Want the vectors of a batch of items that have none of the model; the last id looked at, None at the end."""
+        lift_time_limit(self._db)  # it may pass over any number of items that have one
         items = MESSAGES if kind == "message" else KNOWLEDGE
         statement = select(items).where(items.c.id > after, _is_embedded(kind)).order_by(items.c.id).limit(limit)
-        rows = self._db.execute(self._without_vector(statement, model, kind)).all()
+        # Held, so that none is deleted whose vector is then wanted for ever.
+        held = self._without_vector(statement, model, kind).with_for_update(read=True, key_share=True)
+        rows = self._db.execute(held).all()
         self.want(
             kind,
             [Wanted(row.id, row.user_id, _text(kind, row)) for row in rows],

@@ -67,8 +67,7 @@ class Erasing(Retention):
 
     def erase_messages(self, ids: Sequence[int]) -> Counter[str]:
         """Delete messages by id, whoever's session they are in."""
-        gone = Counter(embeddings=self._forget_vectors("message", ids))
-        self._forget_projections("message", ids)
+        gone = Counter(embeddings=self._forget_all("message", ids))
         for chunk in chunks(ids):
             whose = delete(MESSAGES).where(MESSAGES.c.id.in_(chunk)).returning(MESSAGES.c.session_id)
             for session_id, count in Counter(self._db.execute(whose).scalars()).items():
@@ -105,10 +104,10 @@ class Erasing(Retention):
 
     def _facts(self, user_id: str, rows: int) -> Counter[str]:
         """The oldest first: what is left at any moment still names only what is there."""
+        self._index.hold(self._db, "knowledge", {user_id})
         own = select(KNOWLEDGE.c.id).where(KNOWLEDGE.c.user_id == user_id).order_by(KNOWLEDGE.c.id).limit(rows)
         ids = list(self._db.execute(own.with_for_update()).scalars())
-        vectors = self._forget_vectors("knowledge", ids)
-        self._forget_projections("knowledge", ids)
+        vectors = self._forget_all("knowledge", ids)
         return Counter(embeddings=vectors, knowledge=self._delete(KNOWLEDGE, ids))
 
     def _rest(self, user_id: str, rows: int) -> Counter[str]:

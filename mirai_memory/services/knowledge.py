@@ -121,7 +121,7 @@ class KnowledgeBase(Duplicates, FactChanges):
         return self.add_prepared(prepare(knowledge, self._settings), on_conflict)
 
     def add_many(self, items: Sequence[Knowledge], *, on_conflict: OnConflict | None = None) -> list[int]:
-        return [self.add(item, on_conflict=on_conflict) for item in items]
+        return self.add_all_prepared([prepare(item, self._settings) for item in items], on_conflict)
 
     def add_all_prepared(self, prepared: Sequence[Prepared], on_conflict: OnConflict | None = None) -> list[int]:
         """As ``add_prepared`` for each in order; those that replace nothing go in many at a time."""
@@ -129,6 +129,7 @@ class KnowledgeBase(Duplicates, FactChanges):
         _policy(on_conflict)  # also where nothing is in its way
         now = self._now()
         completed = [self._completed(item, now) for item in prepared]
+        self._hold_facts({item.values["user_id"] for item in completed})
         self._check_messages(completed)
         ids: list[int] = []
         for is_new, items in groupby(self._with_news(completed), key=itemgetter(0)):
@@ -165,8 +166,12 @@ class KnowledgeBase(Duplicates, FactChanges):
         """Store a fact; the id of the row that now holds the current value."""
         self._check_enabled()
         completed = self._completed(prepared, self._now())
+        self._hold_facts({completed.values["user_id"]})
         self._check_messages([completed])
         return self._add(completed, on_conflict)
+
+    def _hold_facts(self, owners: set[str]) -> None:
+        self._index.hold(self._db, "knowledge", owners)
 
     def _completed(self, prepared: Prepared, now: datetime) -> Prepared:
         """With what the caller left open: the owner and the times."""
@@ -333,6 +338,7 @@ class KnowledgeBase(Duplicates, FactChanges):
         if self._owner is not None or user_id is not None or knowledge_id is None:
             owner = SHARED if self._owner is None and user_id is None else self._owner_of(user_id)
             conditions.append(KNOWLEDGE.c.user_id == owner)
+        self._hold_facts(set(self._db.execute(select(KNOWLEDGE.c.user_id).where(*conditions).distinct()).scalars()))
         # Held: of two that delete the same rows, the second finds none, and counts nothing down twice.
         ids = list(self._db.execute(select(KNOWLEDGE.c.id).where(*conditions).with_for_update()).scalars())
         if knowledge_id is not None and not ids:

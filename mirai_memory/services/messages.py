@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -12,40 +13,32 @@ from sqlalchemy import ColumnElement, Row, bindparam, delete, insert, or_, selec
 
 from mirai_memory import _checks
 from mirai_memory.database.chunks import chunks
-from mirai_memory.database.hot import HotStatement
+from mirai_memory.database.hot import HotLookup, HotStatement
 from mirai_memory.entities import Message
 from mirai_memory.errors import Conflict, InvalidInput, NotFound
 from mirai_memory.models import MessageRow, SessionRow
 from mirai_memory.search import Entry, Hit, MessageFilter, Query, Scope
 from mirai_memory.search.terms import message_place, message_terms, microseconds
 from mirai_memory.services import windows
+from mirai_memory.services.appending import Appending
 from mirai_memory.services.base import Service, entity_maker, with_score
 from mirai_memory.services.embeddings import Embeddings, Wanted, message_text
 from mirai_memory.services.leases import Leases
 from mirai_memory.services.message_values import Prepared, prepare
+from mirai_memory.services.places import TAKE_PLACES
 
 MESSAGES = MessageRow.table()
 SESSIONS = SessionRow.table()
 
 _COLUMNS = [column for column in MESSAGES.c if column.name != "group_start"]
 _SELECT = select(*_COLUMNS)
-_SELECT_SOME = _SELECT.where(MESSAGES.c.id.in_(bindparam("ids", expanding=True)))
+_SOME = HotLookup(_SELECT, MESSAGES.c.id)
+_SOME_OWN = HotLookup(_SELECT.where(MESSAGES.c.user_id == bindparam("owner")), MESSAGES.c.id)
 _VALUES: dict[str, Any] = {column.name: bindparam(column.name) for column in MESSAGES.c if column.name != "id"}
 _INSERT = HotStatement(insert(MESSAGES).values(_VALUES))
 _RETURNING_ID = HotStatement(insert(MESSAGES).values(_VALUES).returning(MESSAGES.c.id))
-# One statement counts, takes the places, holds the session's row until the end and says whose it is.
-_TAKE_PLACES = (
-    update(SESSIONS)
-    .where(SESSIONS.c.id == bindparam("session"))
-    .values(
-        next_position=SESSIONS.c.next_position + bindparam("places"),
-        message_count=SESSIONS.c.message_count + bindparam("places"),
-        last_active=bindparam("now"),
-    )
-    .returning(SESSIONS.c.next_position, SESSIONS.c.user_id)
-)
-_TAKE = HotStatement(_TAKE_PLACES)
-_TAKE_OWN = HotStatement(_TAKE_PLACES.where(SESSIONS.c.user_id == bindparam("owner")))
+_TAKE = HotStatement(TAKE_PLACES)
+_TAKE_OWN = HotStatement(TAKE_PLACES.where(SESSIONS.c.user_id == bindparam("owner")))
 
 
 def _newest_first(*columns: ColumnElement[Any]) -> dict[tuple[bool, bool], HotStatement]:
@@ -73,6 +66,11 @@ class Messages(Service):
 
     def add_prepared(self, prepared: Sequence[Prepared]) -> list[int]:
         """Store all of them, each at the end of its session; ids in the order given."""
+        if len(prepared) == 1:
+            appended = Appending(self._work).append(prepared[0])
+            if appended is not None:
+                self._note_growth(prepared[0].values["session_id"], appended.position, appended.position + 1)
+                return [appended.id]
         by_session: dict[str, list[int]] = defaultdict(list)
         for index, item in enumerate(prepared):
             by_session[item.values["session_id"]].append(index)
@@ -206,12 +204,21 @@ class Messages(Service):
         id = _checks.row_id("message_id", message_id)
         return self._db.execute(self._own(_SELECT, MESSAGES.c.user_id).where(MESSAGES.c.id == id)).first()
 
+    def _held_row(self, message_id: int) -> Row[Any]:
+        """The message that is to be changed; the session first, as all do who change its messages. Raises NotFound."""
+        seen = self._row(message_id)
+        if seen is not None:
+            with suppress(NotFound):  # it went, and the message with it
+                self._hold_session(seen.session_id)
+                row = self._row(message_id)
+                if row is not None:
+                    return row
+        raise NotFound("message", message_id)
+
     def update(self, message_id: int, content: str) -> Message:
         """Replace the text; ``parts`` and ``tokens``, which described the old one, go."""
         values = {"content": _checks.text("content", content, limit=self._settings.max_content_chars)}
-        row = self._row(message_id)
-        if row is None:
-            raise NotFound("message", message_id)
+        row = self._held_row(message_id)
         if row.kind != "chat":
             raise InvalidInput("message_id", "names a message of kind 'item', which is kept exactly as it came")
         changed = update(MESSAGES).where(MESSAGES.c.id == row.id).values(**values, parts=None, tokens=None)
@@ -225,9 +232,8 @@ class Messages(Service):
         return replace(to_message(row), content=content, parts=None, tokens=None)
 
     def delete(self, message_id: int) -> None:
-        row = self._row(message_id)
-        if row is None or not self._delete(row.session_id, [row.id]):
-            raise NotFound("message", message_id)
+        row = self._held_row(message_id)
+        self._delete(row.session_id, [row.id])
         Leases(self._work).message_changed(row.session_id, row.position)
 
     def pop(self, session_id: str) -> Message | None:
@@ -349,10 +355,9 @@ class Messages(Service):
 
     def _found(self, hits: Sequence[Hit], explain: bool) -> list[Message]:
         """Ids of an index are joined with the owner's rows, whatever the index says."""
-        rows: dict[int, Any] = {}
-        for chunk in chunks([hit.id for hit in hits]):
-            statement = self._own(_SELECT_SOME, MESSAGES.c.user_id)
-            rows.update((row.id, row) for row in self._db.execute(statement, {"ids": chunk}))
+        ids = [hit.id for hit in hits]
+        found = (_SOME if self._owner is None else _SOME_OWN).rows(self._db, ids, {"owner": self._owner})
+        rows = {row.id: row for row in found}
         return [with_score(to_message(rows[hit.id]), hit, explain) for hit in hits if hit.id in rows]
 
 

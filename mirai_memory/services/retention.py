@@ -12,6 +12,7 @@ from sqlalchemy import delete, func, select, update
 
 from mirai_memory.database.chunks import chunks
 from mirai_memory.models import EmbeddingRow, KnowledgeRow, MessageRow, SessionRow, TaskRow
+from mirai_memory.search import ItemKind
 from mirai_memory.services.base import Service
 from mirai_memory.services.knowledge import KnowledgeBase
 
@@ -83,8 +84,7 @@ class Retention(Service):
 
     def _sweep_session(self, id: str, room: Room) -> Counter[str]:
         messages, all_of_them = self._oldest(id, room)
-        gone = Counter(embeddings=self._forget_vectors("message", messages), messages=len(messages))
-        self._forget_projections("message", messages)
+        gone = Counter(embeddings=self._forget_all("message", messages), messages=len(messages))
         self._delete(MESSAGES, messages)
         if all_of_them:
             own = select(TASKS.c.id).where(TASKS.c.session_id == id).order_by(TASKS.c.id).limit(room.rows)
@@ -116,11 +116,13 @@ class Retention(Service):
         expired = select(KNOWLEDGE.c.id).where(KNOWLEDGE.c.expires_at <= self._now())
         ordered = expired.order_by(KNOWLEDGE.c.expires_at, KNOWLEDGE.c.id).limit(rows)
         ids = list(self._db.execute(ordered.with_for_update(skip_locked=True)).scalars())
-        vectors = self._forget_vectors("knowledge", ids)
+        vectors = self._forget_all("knowledge", ids)
         # Also where long_term.enabled is false: what has expired is kept by nobody.
         return Counter(embeddings=vectors, knowledge=KnowledgeBase(self._work)._delete(ids))
 
-    def _forget_vectors(self, kind: str, ids: Sequence[int]) -> int:
+    def _forget_all(self, kind: ItemKind, ids: Sequence[int]) -> int:
+        """Index rows and vectors; how many vectors."""
+        self._index.remove(self._db, kind, ids)  # first: it holds the items
         of_kind = EMBEDDINGS.c.kind == kind
         return sum(
             self._db.execute(delete(EMBEDDINGS).where(of_kind, EMBEDDINGS.c.item_id.in_(chunk))).rowcount

@@ -107,6 +107,10 @@ class MessageContract:
         [fourth] = say(memory, id, "four")
         assert [(message.id, message.position) for message in memory.get_messages(id)] == [(first, 1), (fourth, 4)]
         assert fourth > third > second > first
+        memory.delete_message(fourth)
+        fifth, sixth = say(memory, id, "five", "six")  # together, which may be another way than one alone
+        assert [(message.id, message.position) for message in memory.get_messages(id)][1:] == [(fifth, 5), (sixth, 6)]
+        assert sixth > fifth > fourth
 
     def test_pages_hold_every_message_once(self, memory: MemoryManager) -> None:
         id, other = new_session(memory), new_session(memory)
