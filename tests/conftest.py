@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-import subprocess
+import shutil
 import sys
 import uuid
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import hypothesis
 import psycopg
@@ -17,6 +18,11 @@ import pytest
 from sqlalchemy import make_url
 
 from mirai_memory.testing.clock import FrozenClock
+
+sys.path.insert(0, str(Path(__file__).parent))  # for the modules beside this one, wherever a test is
+
+from own_server import own_server
+from server_side import conninfo, until
 
 if TYPE_CHECKING:
     from mirai_memory import MemoryManager
@@ -34,7 +40,8 @@ NO_BACKUPS = ("MIRAI_MEMORY__LONG_TERM__BACKUP_ENABLED", "false")
 # No thread of which a test does not know; trimming is then of messages alone. tests/summaries tries the default.
 NO_SUMMARIES = ("MIRAI_MEMORY__SHORT_TERM__AUTO_SUMMARIZE", "false")
 os.environ.update([NO_EMBEDDER, NO_BACKUPS, NO_SUMMARIES])
-SERVER_SCRIPT = Path(__file__).with_name("embedded_server.py")
+# Many tests start processes, which would each compile the package.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # The only reasons for which CI lets a test be skipped. A package that is missing is not among them.
 PLATFORM_FACTS = frozenset({"needs Windows", "needs macOS", "needs POSIX", "needs a user other than root"})
@@ -92,6 +99,12 @@ def clock() -> FrozenClock:
     return FrozenClock()
 
 
+@pytest.fixture
+def eventually() -> Callable[[Callable[[], Any]], None]:
+    """Asks again and again until something is so, and gives up after a minute."""
+    return partial(until, within=60)
+
+
 # --- databases --------------------------------------------------------------------------------------------------------
 
 
@@ -102,30 +115,46 @@ def sqlite_url(tmp_path: Path) -> str:
 
 
 @pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database file at head, migrated once per test process and copied for every test."""
+    from mirai_memory.schema import upgrade
+
+    path = tmp_path_factory.mktemp("template") / "memory.db"
+    upgrade(path)
+    return path
+
+
+@pytest.fixture
+def sqlite_file(sqlite_url: str, sqlite_template: Path) -> str:
+    """The path of a database file at head with nothing in it."""
+    return str(shutil.copy(sqlite_template, sqlite_url))
+
+
+@pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:
     """The administrator's URL of a PostgreSQL server: MIRAI_TEST_PG_URL, else a server of this test process's own."""
     if TEST_PG_URL:
         yield make_url(TEST_PG_URL).set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
         return
-    command = [sys.executable, str(SERVER_SCRIPT)]
-    # A session of its own: Ctrl-C reaches pytest only, which then lets the server down in order.
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        try:
-            url = process.stdout.readline().strip()
-            assert url, "the PostgreSQL server for the tests did not start; its own words are above"
-            yield url
-        finally:
-            process.communicate("stop\n")
+    with own_server() as server:
+        yield server.url
 
 
-def _execute(server: str, statement: str) -> None:
-    conninfo = make_url(server).set(drivername="postgresql").render_as_string(hide_password=False)
-    with psycopg.connect(conninfo, autocommit=True) as connection:
+def _execute(server: str, statement: str, *, seconds: int = 0) -> None:
+    with psycopg.connect(conninfo(server), autocommit=True, options=f"-c statement_timeout={seconds}s") as connection:
         connection.execute(statement.encode())
+
+
+def _drop(server: str, name: str) -> None:
+    """The server waits here for each of its processes, and has been seen to wait for a minute: it is asked again."""
+    for last in (False, False, True):
+        try:
+            _execute(server, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)", seconds=15)
+        except psycopg.errors.QueryCanceled:
+            if last:
+                raise
+        else:
+            return
 
 
 @contextmanager
@@ -135,7 +164,7 @@ def _database(server: str, template: str = "template1") -> Iterator[str]:
     try:
         yield make_url(server).set(database=name).render_as_string(hide_password=False)
     finally:
-        _execute(server, f"DROP DATABASE {name} WITH (FORCE)")
+        _drop(server, name)
 
 
 @pytest.fixture(scope="session")
@@ -155,6 +184,13 @@ def postgres_url(postgres_server: str, _postgres_template: str) -> Iterator[str]
         yield url
 
 
+@pytest.fixture(scope="module")
+def lasting_postgres_url(postgres_server: str, _postgres_template: str) -> Iterator[str]:
+    """A database at head for all tests of a module, which empty it themselves."""
+    with _database(postgres_server, _postgres_template) as url:
+        yield url
+
+
 @pytest.fixture
 def empty_postgres_url(postgres_server: str) -> Iterator[str]:
     """A database with nothing in it, for this test alone."""
@@ -169,8 +205,16 @@ ON_BOTH = ["sqlite", pytest.param("postgres", marks=pytest.mark.long)]
 
 @pytest.fixture(params=ON_BOTH)
 def url(request: pytest.FixtureRequest) -> str:
-    """What ``MemoryManager(url)`` takes, once per engine."""
-    return str(request.getfixturevalue(f"{request.param}_url"))
+    """What ``MemoryManager(url)`` takes, once per engine: a database at head with nothing in it."""
+    return str(request.getfixturevalue({"sqlite": "sqlite_file", "postgres": "postgres_url"}[request.param]))
+
+
+@pytest.fixture(scope="module", params=ON_BOTH)
+def lasting_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The same for all tests of a module, once per engine."""
+    if request.param == "postgres":
+        return str(request.getfixturevalue("lasting_postgres_url"))
+    return str(tmp_path_factory.mktemp("lasting") / "memory.db")
 
 
 @contextmanager
@@ -189,7 +233,7 @@ def memory(url: str, clock: FrozenClock) -> Iterator[MemoryManager]:
 
 
 @pytest.fixture
-def sqlite_memory(sqlite_url: str, clock: FrozenClock) -> Iterator[MemoryManager]:
+def sqlite_memory(sqlite_file: str, clock: FrozenClock) -> Iterator[MemoryManager]:
     """An open memory with nothing in it, for what is true of SQLite only."""
-    with _open_memory(sqlite_url, clock) as memory:
+    with _open_memory(sqlite_file, clock) as memory:
         yield memory

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -17,6 +19,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from mirai_memory import (
+    Busy,
     ConfigurationError,
     Conflict,
     InvalidInput,
@@ -31,9 +34,9 @@ from mirai_memory import (
     schema,
 )
 from mirai_memory.logging import configure_logging
+from mirai_memory.testing import FakeEmbedder
 from mirai_memory.testing.clock import FrozenClock
 
-sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).with_name("embeddings")))
 from chat_server import ChatServer
 from embeddings_server import EmbeddingsServer
@@ -559,7 +562,7 @@ def _tree(leaves: Mapping[str, Any]) -> dict[str, Any]:
 def _outcome(call: Callable[[], Any]) -> Any:
     try:
         return call()
-    except (ConfigurationError, Conflict, InvalidInput, ModelError) as error:
+    except (Busy, ConfigurationError, Conflict, InvalidInput, ModelError) as error:
         return type(error)
 
 
@@ -591,6 +594,27 @@ def _backend(value: Any, _url: str) -> Any:
 def _schema(value: Any, postgres_url: str) -> Any:
     schema.upgrade(postgres_url, schema=value)
     return _opened("memory.schema", value, lambda m: len(m.list_sessions()), postgres_url)
+
+
+def _connections(value: Any, postgres_url: str) -> Any:
+    """How many of four units of work run at once in a memory with so many connections, while the others are Busy."""
+    settings, leave = load_settings(memory={"pool_size": value, "busy_timeout_ms": 1}), threading.Event()
+    with MemoryManager(postgres_url, settings=settings) as memory, ThreadPoolExecutor(4) as pool:
+        began: queue.SimpleQueue[bool] = queue.SimpleQueue()
+
+        def hold() -> None:
+            try:
+                with memory.unit_of_work():
+                    began.put(True)
+                    leave.wait(60)
+            except Busy:
+                began.put(False)
+
+        for _ in range(4):
+            pool.submit(hold)
+        found = [began.get(timeout=60) for _ in range(4)]
+        leave.set()
+    return sum(found)
 
 
 def _active(value: Any, _url: str) -> Any:
@@ -652,6 +676,11 @@ def _place(leaf: str) -> Callable[[Any, str], Any]:
 
 def _asked(leaf: str, pragma: str) -> Callable[[Any, str], Any]:
     return lambda value, _url: _opened(leaf, value, _pragma(pragma), "x.db")
+
+
+def _slept(value: Any, url: str) -> Any:
+    sleep = lambda uow: uow.db.exec_driver_sql("SELECT pg_sleep(0.5)").scalar()  # noqa: E731
+    return _opened("memory.statement_timeout_ms", value, lambda memory: _outcome(lambda: memory.run(sleep)), url)
 
 
 def _facts(value: Any, _url: str) -> Any:
@@ -741,6 +770,36 @@ def _know_slowly(memory: MemoryManager, server: EmbeddingsServer) -> Any:
     return _know_tea(memory, server)[1]
 
 
+def _chroma(key: str) -> Callable[[Any, str], Any]:
+    """Whether reindex() asks for a process of Chroma's, and where it is to look, with this setting changed."""
+
+    def opened(value: Any, _url: str) -> Any:
+        leaves = {
+            "memory.rag.vector_store": "chroma",
+            "memory.rag.background": False,
+            "memory.rag.chroma.min_items": 1,
+            key: value,
+        }
+        path = Path("chroma.db")
+        asked: list[Any] = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("mirai_memory.search.chroma_link._spawn", lambda: _refuse(asked))
+            with MemoryManager(path, embedder=FakeEmbedder(), settings=load_settings(**_tree(leaves))) as memory:
+                _add(memory, "tea")
+                memory.reindex()
+                link = memory._tools.chroma and memory._tools.chroma.link
+                place = str(link.place) if link else None
+        path.unlink()
+        return place, len(asked)
+
+    return opened
+
+
+def _refuse(asked: list[Any]) -> Any:
+    asked.append(1)
+    raise OSError("not started here")
+
+
 def _meaning(memory: MemoryManager, server: EmbeddingsServer) -> Any:
     _add(memory, "tea")
     [found] = memory.search_messages("tea", user_id="alice", explain=True)
@@ -812,8 +871,10 @@ LEAVES: Mapping[str, tuple[Any, Any, Callable[[Any, str], Any]]] = {
     "memory.db_path": ("a.db", "b.db", _place("memory.db_path")),
     "memory.url": ("a.db", "sqlite:///b.db", _place("memory.url")),
     "memory.schema": ("mirai_memory", "another", _schema),
+    "memory.pool_size": (1, 3, _connections),
     "memory.synchronous": ("full", "normal", _asked("memory.synchronous", "synchronous")),
     "memory.busy_timeout_ms": (1, 2, _asked("memory.busy_timeout_ms", "busy_timeout")),
+    "memory.statement_timeout_ms": (200, 60_000, _slept),
     "memory.max_content_chars": (49, 50, _length),
     "memory.short_term.max_messages": (2, 3, _window),
     "memory.short_term.ttl_hours": (1, 3, _active),
@@ -842,6 +903,10 @@ LEAVES: Mapping[str, tuple[Any, Any, Callable[[Any, str], Any]]] = {
     "memory.long_term.extractor": ("none", "openai", _extractor),
     "memory.long_term.on_conflict": ({"default": "replace"}, {"default": "reject"}, _conflict),
     "memory.rag.enabled": (True, False, _embedding("memory.rag.enabled", _know_tea)),
+    "memory.rag.vector_store": ("builtin", "chroma", _chroma("memory.rag.vector_store")),
+    "memory.rag.chroma.path": (None, "vectors", _chroma("memory.rag.chroma.path")),
+    "memory.rag.chroma.url": (None, "http://127.0.0.1:1", _chroma("memory.rag.chroma.url")),
+    "memory.rag.chroma.min_items": (1, 2, _chroma("memory.rag.chroma.min_items")),
     "memory.rag.cache_embeddings": (True, False, _embedding("memory.rag.cache_embeddings", _know_tea)),
     "memory.rag.embedder": ("openai", "none", _embedding("memory.rag.embedder", _know_tea)),
     "memory.rag.background": (True, False, _embedding("memory.rag.background", _is_in_background)),
@@ -865,12 +930,7 @@ LEAVES: Mapping[str, tuple[Any, Any, Callable[[Any, str], Any]]] = {
 
 
 # Leaves that are read and checked, but whose work is not there yet. The set only shrinks.
-WIRED_LATER = frozenset(
-    {
-        "memory.statement_timeout_ms",
-        "memory.rag.vector_store",
-    }
-)
+WIRED_LATER: frozenset[str] = frozenset()
 
 
 def test_every_leaf_is_in_the_table() -> None:
@@ -884,7 +944,8 @@ def test_a_setting_changes_what_a_call_does(
 ) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     first, second, ask = LEAVES[leaf]
-    url = request.getfixturevalue("postgres_url") if leaf == "memory.schema" else ""
+    on_a_server = leaf in ("memory.schema", "memory.pool_size", "memory.statement_timeout_ms")
+    url = request.getfixturevalue("postgres_url") if on_a_server else ""
     if leaf == "memory.schema":
         with MemoryManager(url) as memory:
             memory.create_session("alice")

@@ -217,9 +217,9 @@ def _rendered(context: Any, exact: ExactTokens) -> int:
 
 
 @pytest.mark.long
-def test_counted_exactly_the_estimate_keeps_the_budget(sqlite_url: str) -> None:
+def test_counted_exactly_the_estimate_keeps_the_budget(url: str) -> None:
     rng, exact = random.Random(11), ExactTokens()
-    with MemoryManager(sqlite_url, token_counter=EstimatedTokens()) as memory:
+    with MemoryManager(url, token_counter=EstimatedTokens()) as memory:
         for number in range(200):
             owner = memory.for_user(f"owner-{number}")
             session = owner.create_session()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from sqlalchemy import func, select
@@ -17,20 +15,10 @@ from mirai_memory.testing.clock import FrozenClock
 from mirai_memory.testing.contract import MemoryContract
 
 
-@pytest.fixture(scope="module")
-def empty_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database with nothing in it; copied, since making one takes longer than most tests."""
-    path = tmp_path_factory.mktemp("contract") / "empty.db"
-    MemoryManager(path, clock=FrozenClock()).close()
-    return path
-
-
 class TestSQLiteFile(MemoryContract):
     @pytest.fixture
-    def memory(self, empty_file: Path, tmp_path: Path, clock: FrozenClock) -> Iterator[MemoryManager]:
-        path = shutil.copyfile(empty_file, tmp_path / "memory.db")
-        with MemoryManager(path, clock=clock) as memory:
-            yield memory
+    def memory(self, sqlite_memory: MemoryManager) -> MemoryManager:
+        return sqlite_memory
 
 
 class TestSQLiteInMemory(MemoryContract):

@@ -17,7 +17,11 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import event, make_url
+from beside import is_server, left_open, write_lock
+from psycopg.pq import TransactionStatus
+from server_side import ask, conninfo
+from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError
 
 from mirai_memory import (
     Busy,
@@ -39,10 +43,11 @@ from mirai_memory import (
     UserPreferences,
     load_settings,
 )
+from mirai_memory.database.engine import driver_of
 from mirai_memory.testing.clock import FrozenClock
 
 GUARD = 120.0  # seconds after which something that should have happened will not; no test waits that long
-TRIES = 6
+TRIES = 8
 
 
 def _settings(**memory: Any) -> Settings:
@@ -81,7 +86,7 @@ def _together(*calls: Callable[[], Any]) -> list[Any]:
         return list(pool.map(begin, calls, timeout=GUARD))
 
 
-# --- SQLite: how a connection is set up -------------------------------------------------------------------------------
+# --- how a connection is set up ---------------------------------------------------------------------------------------
 
 PRAGMAS = ("foreign_keys", "synchronous", "secure_delete", "trusted_schema", "busy_timeout", "journal_mode")
 
@@ -106,12 +111,15 @@ def test_every_connection_is_set_up(sqlite_url: str, synchronous: str, level: in
             assert uow.db.exec_driver_sql("PRAGMA synchronous").scalar() == level
 
 
-def test_the_drivers_own_transactions_are_off(sqlite_memory: MemoryManager) -> None:
-    with sqlite_memory.unit_of_work() as uow:
+def test_the_drivers_own_transactions_are_off(memory: MemoryManager) -> None:
+    with memory.unit_of_work() as uow:
         driver = uow.db.connection.driver_connection
-        assert isinstance(driver, sqlite3.Connection)
-        assert driver.isolation_level is None
-        assert driver.in_transaction, "the unit of work begins at its beginning, not at its first write"
+        if isinstance(driver, sqlite3.Connection):
+            own, begun = driver.isolation_level is not None, driver.in_transaction
+        else:
+            own, begun = not driver.autocommit, driver.info.transaction_status == TransactionStatus.INTRANS
+        assert not own
+        assert begun, "the unit of work begins at its beginning, not at its first write"
 
 
 def test_ddl_is_rolled_back_with_the_rest(memory: MemoryManager) -> None:
@@ -128,7 +136,7 @@ def test_ddl_is_rolled_back_with_the_rest(memory: MemoryManager) -> None:
         uow.db.exec_driver_sql("CREATE TABLE stray (x INTEGER)")  # would fail if the first were still there
 
 
-# --- SQLite: the two doors --------------------------------------------------------------------------------------------
+# --- the two doors ----------------------------------------------------------------------------------------------------
 
 
 def test_the_write_door_takes_the_lock_before_anything_else(sqlite_memory: MemoryManager, sqlite_url: str) -> None:
@@ -138,8 +146,8 @@ def test_the_write_door_takes_the_lock_before_anything_else(sqlite_memory: Memor
         assert caught.value.sqlite_errorcode == sqlite3.SQLITE_BUSY
 
 
-def test_a_second_writer_that_reads_first_waits_for_its_turn(sqlite_url: str) -> None:
-    with MemoryManager(sqlite_url) as first, MemoryManager(sqlite_url) as second:
+def test_a_second_writer_that_reads_first_waits_for_its_turn(url: str) -> None:
+    with MemoryManager(url) as first, MemoryManager(url) as second:
         session = first.create_session("alice")
         has_read = threading.Event()
 
@@ -158,23 +166,22 @@ def test_a_second_writer_that_reads_first_waits_for_its_turn(sqlite_url: str) ->
         assert [m.content for m in first.get_messages(session.id)] == ["first", "second"]
 
 
-def test_readers_take_no_write_lock_and_do_not_wait_for_a_writer(sqlite_memory: MemoryManager, sqlite_url: str) -> None:
-    session = sqlite_memory.create_session("alice")
-    sqlite_memory.add_message(_say(session.id, "committed"))
-    with ThreadPoolExecutor(1) as pool, sqlite_memory.unit_of_work() as uow:
+def test_readers_take_no_write_lock_and_do_not_wait_for_a_writer(memory: MemoryManager, url: str) -> None:
+    session = memory.create_session("alice")
+    memory.add_message(_say(session.id, "committed"))
+    with ThreadPoolExecutor(1) as pool, memory.unit_of_work() as uow:
         uow.messages.add(_say(session.id, "not yet committed"))
-        seen = pool.submit(sqlite_memory.get_messages, session.id).result(GUARD)
-        found = pool.submit(lambda: sqlite_memory.search_messages("committed")).result(GUARD)
+        seen = pool.submit(memory.get_messages, session.id).result(GUARD)
+        found = pool.submit(lambda: memory.search_messages("committed")).result(GUARD)
     assert [m.content for m in seen] == ["committed"]
     assert len(found) == 1
 
     def write_meanwhile(uow: UnitOfWork) -> None:
         uow.messages.get(1)
-        with _raw(sqlite_url) as other:
-            other.execute("BEGIN IMMEDIATE")
-            other.execute("ROLLBACK")
+        with write_lock(url):
+            pass  # nobody has it
 
-    sqlite_memory._store.read(write_meanwhile)
+    memory._store.read(write_meanwhile)
 
 
 def test_a_read_never_commits(memory: MemoryManager) -> None:
@@ -208,6 +215,7 @@ def test_a_write_is_all_or_nothing(memory: MemoryManager) -> None:
 
     def add(uow: UnitOfWork) -> None:
         uow.messages.add(_say(session.id, "walrus"))
+        uow.messages.add_many([_say(session.id, "walrus"), _say(session.id, "walrus")])  # in other statements
         uow.knowledge.add(Knowledge(value="walrus", embedding=[1.0], embedding_model="m"))
         uow.tasks.add(Task(description="walrus", session_id=session.id))
         raise ZeroDivisionError
@@ -230,18 +238,17 @@ def _in(memory: MemoryManager) -> str:
     return "mirai_memory." if memory.url.startswith("postgresql") else ""
 
 
-# --- SQLite: what fails, and that the same object works afterwards ----------------------------------------------------
+# --- what fails, and that the same object works afterwards ------------------------------------------------------------
 
 
-def test_busy_after_the_stated_wait_and_well_again(sqlite_url: str) -> None:
-    with MemoryManager(sqlite_url, settings=_settings(busy_timeout_ms=30)) as memory, _raw(sqlite_url) as other:
+def test_busy_after_the_stated_wait_and_well_again(url: str) -> None:
+    with MemoryManager(url, settings=_settings(busy_timeout_ms=30)) as memory:
         session = memory.create_session("alice")
-        other.execute("BEGIN IMMEDIATE")
-        for _ in range(3):
-            with pytest.raises(Busy, match="busy_timeout_ms"):
-                memory.add_message(_say(session.id))
-            assert memory.get_messages(session.id) == []
-        other.execute("ROLLBACK")
+        with write_lock(url):
+            for _ in range(3):
+                with pytest.raises(Busy, match="busy_timeout_ms"):
+                    memory.add_message(_say(session.id))
+                assert memory.get_messages(session.id) == []
         memory.add_message(_say(session.id))
         assert len(memory.get_messages(session.id)) == 1
 
@@ -270,13 +277,15 @@ def test_a_full_database_is_storage_full_and_well_again(sqlite_memory: MemoryMan
     assert [m.position for m in sqlite_memory.get_messages(session.id)] == [1, 2]
 
 
-def test_a_connection_that_may_not_write_is_read_only(sqlite_memory: MemoryManager) -> None:
-    _pragma(sqlite_memory, "query_only = ON")
+def test_a_connection_that_may_not_write_is_read_only(memory: MemoryManager) -> None:
+    only_reads = "SET default_transaction_read_only" if is_server(memory.url) else "PRAGMA query_only"
+    # Calls one after the other share one pooled connection.
+    _within(memory, lambda uow: uow.db.exec_driver_sql(f"{only_reads} = ON"))
     with pytest.raises(ReadOnly):
-        sqlite_memory.create_session("alice")
-    assert sqlite_memory.list_sessions() == []
-    sqlite_memory._store.read(lambda uow: uow.db.exec_driver_sql("PRAGMA query_only = OFF"))
-    sqlite_memory.create_session("alice")
+        memory.create_session("alice")
+    assert memory.list_sessions() == []
+    memory._store.outside(lambda db: db.exec_driver_sql(f"{only_reads} = OFF"))
+    memory.create_session("alice")
 
 
 def test_a_broken_rule_of_the_schema_is_a_conflict(memory: MemoryManager) -> None:
@@ -290,22 +299,27 @@ def test_a_broken_rule_of_the_schema_is_a_conflict(memory: MemoryManager) -> Non
     memory.create_session("alice")
 
 
-def test_a_commit_that_fails_leaves_nothing_open(sqlite_memory: MemoryManager, sqlite_url: str) -> None:
+def test_a_commit_that_fails_leaves_nothing_open(memory: MemoryManager, url: str) -> None:
+    late = "PRAGMA defer_foreign_keys = ON"
+    if is_server(url):
+        late = "SET CONSTRAINTS ALL DEFERRED"
+        rule = "fk_tasks__session_id__sessions"
+        ask(url, f"ALTER TABLE mirai_memory.tasks ALTER CONSTRAINT {rule} DEFERRABLE")
+
     def create(uow: UnitOfWork) -> None:
         uow.sessions.create("lost")
-        uow.db.exec_driver_sql("PRAGMA defer_foreign_keys = ON")  # looked at when the transaction commits
+        uow.db.exec_driver_sql(late)  # looked at when the transaction commits
         uow.db.exec_driver_sql(
-            "INSERT INTO tasks (session_id, user_id, description, created_at) "
+            f"INSERT INTO {_in(memory)}tasks (session_id, user_id, description, created_at) "
             "VALUES ('missing', 'a', 'b', '2026-01-01')"
         )
 
     with pytest.raises(Conflict):
-        _within(sqlite_memory, create)
-    with _raw(sqlite_url) as other:
-        other.execute("BEGIN IMMEDIATE")  # nobody holds the lock
-        other.execute("ROLLBACK")
-    sqlite_memory.create_session("alice")
-    assert [s.user_id for s in sqlite_memory.list_sessions()] == ["alice"]
+        _within(memory, create)
+    with write_lock(url):
+        pass  # nobody has it
+    memory.create_session("alice")
+    assert [s.user_id for s in memory.list_sessions()] == ["alice"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX")
@@ -394,8 +408,7 @@ def postgres_memory(postgres_url: str) -> Iterator[MemoryManager]:
 
 
 def _server(url: str) -> psycopg.Connection[Any]:
-    conninfo = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
-    return psycopg.connect(conninfo, autocommit=True)
+    return psycopg.connect(conninfo(url), autocommit=True)
 
 
 POSTGRES_FAULTS = [
@@ -438,6 +451,30 @@ def test_a_statement_that_takes_too_long_is_busy(postgres_memory: MemoryManager)
     assert [s.user_id for s in postgres_memory.list_sessions()] == ["alice"]
 
 
+def test_upkeep_takes_as_long_as_it_needs(postgres_url: str) -> None:
+    sleep = "SELECT pg_sleep(0.05)"
+    with MemoryManager(postgres_url, settings=_settings(statement_timeout_ms=20)) as memory:
+        with memory.unit_of_work() as uow, pytest.raises(DBAPIError):
+            uow.db.exec_driver_sql(sleep)
+        with memory.unit_of_work() as uow:
+            uow.maintenance.index_is_current()
+            uow.db.exec_driver_sql(sleep)
+        with memory.unit_of_work() as uow, pytest.raises(DBAPIError):
+            uow.db.exec_driver_sql(sleep)  # of that transaction alone
+
+
+def test_a_lock_is_waited_for_as_long_as_the_settings_say(postgres_url: str) -> None:
+    hasty = _settings(busy_timeout_ms=20)
+    with MemoryManager(postgres_url) as patient, MemoryManager(postgres_url, settings=hasty) as memory:
+        session = patient.create_session("alice")
+        with patient.unit_of_work() as uow:
+            uow.messages.add(Message(session_id=session.id, role="user", content="first"))
+            with ThreadPoolExecutor(1) as pool, pytest.raises(Busy, match="lock"):
+                pool.submit(memory.add_message, _say(session.id, "second")).result(GUARD)
+        memory.add_message(_say(session.id, "third"))
+        assert [m.content for m in memory.get_messages(session.id)] == ["first", "third"]
+
+
 @pytest.mark.parametrize("moment", ["in the middle", "at commit"])
 def test_a_connection_lost_in_a_unit_of_work_is_a_storage_error(
     postgres_memory: MemoryManager, postgres_url: str, moment: str
@@ -460,12 +497,91 @@ def test_a_connection_lost_in_a_unit_of_work_is_a_storage_error(
     assert [s.user_id for s in postgres_memory.list_sessions()] == ["alice"]
 
 
-def test_a_connection_lost_between_calls_is_replaced_unseen(postgres_memory: MemoryManager, postgres_url: str) -> None:
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda memory: memory.create_session("bob"),
+        lambda memory: memory.search_messages("tea", user_id="alice"),
+        lambda memory: memory.list_sessions("alice"),
+        lambda memory: memory.get_stats(),
+    ],
+    ids=["a write", "a read of one kind", "a read of another kind", "upkeep"],
+)
+def test_a_connection_lost_between_calls_is_replaced_unseen(
+    postgres_memory: MemoryManager, postgres_url: str, call: Callable[[MemoryManager], Any]
+) -> None:
+    postgres_memory.add_message(_say(postgres_memory.create_session("alice").id, "tea"))
     with postgres_memory.unit_of_work() as uow:
         pid = uow.db.exec_driver_sql("SELECT pg_backend_pid()").scalar()
     with _server(postgres_url) as admin:
         admin.execute("SELECT pg_terminate_backend(%s, 10000)", [pid])
-    postgres_memory.create_session("alice")
+    assert call(postgres_memory)
+
+
+def test_where_one_connection_has_died_those_at_work_stay_in_the_pool(
+    postgres_memory: MemoryManager, postgres_url: str
+) -> None:
+    """One that nobody knows of any more would be open until the garbage is collected."""
+
+    def pid(uow: UnitOfWork) -> Any:
+        return uow.db.exec_driver_sql("SELECT pg_backend_pid()").scalar()
+
+    with ThreadPoolExecutor(1) as pool, postgres_memory.unit_of_work() as uow:
+        working, idle = pid(uow), pool.submit(postgres_memory.run, pid).result(GUARD)
+        with _server(postgres_url) as admin:
+            admin.execute("SELECT pg_terminate_backend(%s, 10000)", [idle])
+        fresh = pool.submit(postgres_memory.run, pid).result(GUARD)
+        assert len({working, idle, fresh}) == 3
+    with postgres_memory.unit_of_work() as uow, ThreadPoolExecutor(1) as pool:
+        assert {pid(uow), pool.submit(postgres_memory.run, pid).result(GUARD)} == {working, fresh}
+
+
+def test_a_read_without_a_statement_leaves_nothing(postgres_memory: MemoryManager) -> None:
+    def level(uow: UnitOfWork) -> str:
+        return str(uow.db.exec_driver_sql("SHOW transaction_isolation").scalar())
+
+    assert postgres_memory._store.read(lambda uow: 7) == 7
+    assert postgres_memory._store.outside(
+        lambda db: str(db.exec_driver_sql("SHOW transaction_isolation").scalar())
+    ) == ("read committed")
+    assert postgres_memory._store.read(level) == "repeatable read"
+    assert postgres_memory.run(level) == "read committed"
+
+
+def test_a_connection_lost_in_a_read_is_a_storage_error(postgres_memory: MemoryManager, postgres_url: str) -> None:
+    runs: list[int] = []
+
+    def read(uow: UnitOfWork) -> None:
+        runs.append(1)
+        pid = uow.db.exec_driver_sql("SELECT pg_backend_pid()").scalar()
+        with _server(postgres_url) as admin:
+            admin.execute("SELECT pg_terminate_backend(%s, 10000)", [pid])
+        uow.sessions.get("gone")
+
+    with pytest.raises(StorageError):
+        postgres_memory._store.read(read)
+    assert len(runs) == 1, "it may have said something of what it has seen"
+    assert postgres_memory.list_sessions() == []
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_read_is_limited_from_its_first_statement_on(postgres_url: str, first: bool) -> None:
+    def sleep(uow: UnitOfWork) -> None:
+        if not first:
+            uow.sessions.get("gone")
+        driver_of(uow.db).execute("SELECT pg_sleep(%s)", [5])
+
+    with MemoryManager(postgres_url, settings=_settings(statement_timeout_ms=100)) as memory:
+        with pytest.raises(Busy, match="time limit"):
+            memory._store.read(sleep)
+        assert memory.list_sessions() == []
+
+
+@pytest.mark.parametrize("id", ["'", "\\", "\\'; --", "%s %(id)s", "E'\\x41'", "$1 :id ё日\t", "a;b"])
+def test_a_read_s_first_statement_takes_any_value(postgres_memory: MemoryManager, id: str) -> None:
+    for name in (id, "other"):
+        postgres_memory.add_message(_say(postgres_memory.create_session("alice", session_id=name).id, f"in {name}"))
+    assert [m.content for m in postgres_memory.get_recent_messages(id)] == [f"in {id}"]
 
 
 # --- PostgreSQL: run again --------------------------------------------------------------------------------------------
@@ -481,11 +597,11 @@ def _failing_commits(memory: MemoryManager, times: int, state: str = "40001") ->
             left[0] -= 1
             raise psycopg.errors.lookup(state)("injected")
 
-    event.listen(memory._database.writer, "commit", fail)
+    event.listen(memory._database.engine, "commit", fail)
     try:
         yield left
     finally:
-        event.remove(memory._database.writer, "commit", fail)
+        event.remove(memory._database.engine, "commit", fail)
 
 
 @pytest.mark.parametrize("state", ["40001", "40P01"])
@@ -518,18 +634,41 @@ def test_the_facades_own_writes_run_again(postgres_memory: MemoryManager) -> Non
     assert len(postgres_memory.get_messages(session.id)) == 1
 
 
-def test_one_that_always_loses_is_busy(postgres_memory: MemoryManager) -> None:
+def test_one_that_always_loses_is_busy(postgres_url: str) -> None:
     runs: list[int] = []
 
     def create(uow: UnitOfWork) -> None:
         runs.append(1)
         uow.sessions.create("lost")
 
-    with _failing_commits(postgres_memory, 1_000), pytest.raises(Busy):
-        postgres_memory.run(create)
-    assert len(runs) == TRIES
-    postgres_memory.create_session("alice")
+    with MemoryManager(postgres_url, settings=load_settings(memory={"busy_timeout_ms": 0})) as memory:
+        with _failing_commits(memory, 1_000), pytest.raises(Busy) as caught:
+            memory.run(create)
+        assert len(runs) == TRIES
+        assert isinstance(caught.value.__cause__, psycopg.errors.SerializationFailure)
+        memory.create_session("alice")
+        assert [s.user_id for s in memory.list_sessions()] == ["alice"]
+
+
+@pytest.mark.long
+def test_one_that_loses_is_run_again_for_as_long_as_a_writer_waits(postgres_memory: MemoryManager) -> None:
+    with _failing_commits(postgres_memory, TRIES + 1) as left:
+        postgres_memory.create_session("alice")
+    assert left == [0]
     assert [s.user_id for s in postgres_memory.list_sessions()] == ["alice"]
+
+
+def test_a_row_that_is_there_for_good_is_not_tried_for_so_long(postgres_memory: MemoryManager) -> None:
+    runs: list[int] = []
+
+    def insert_twice(uow: UnitOfWork) -> None:
+        runs.append(1)
+        for _ in range(2):
+            uow.db.exec_driver_sql("INSERT INTO mirai_memory.memory_state (name, value) VALUES ('mine', '1')")
+
+    with pytest.raises(Conflict):
+        postgres_memory.run(insert_twice)
+    assert len(runs) == TRIES
 
 
 def test_the_context_manager_is_never_run_again(postgres_memory: MemoryManager) -> None:
@@ -664,8 +803,9 @@ def test_sixteen_threads_on_one_memory(memory: MemoryManager) -> None:
 
     def work(name: int) -> list[int]:
         ids = []
-        for number in range(6):
-            ids.append(memory.add_message(_say(session, f"thread{name} number{number}")))
+        for number in range(0, 6, 2):
+            said = [_say(session, f"thread{name} number{number + n}") for n in range(2)]
+            ids += memory.add_messages(said) if name % 2 else [memory.add_message(message) for message in said]
             memory.get_recent_messages(session)
             assert memory.search_messages(f"thread{name}", user_id="alice")
         return ids
@@ -765,10 +905,11 @@ def _writers(path: str, session_id: str, names: Sequence[int], count: int) -> It
             process.communicate()
 
 
-def test_eight_processes_write_one_file(sqlite_url: str) -> None:
-    with MemoryManager(sqlite_url) as memory:
+@pytest.mark.long
+def test_eight_processes_write_one_file(url: str) -> None:
+    with MemoryManager(url) as memory:
         session = memory.create_session("alice").id
-        with _writers(sqlite_url, session, range(8), 50) as writers:
+        with _writers(url, session, range(8), 50) as writers:
             printed = [writer.communicate() for writer in writers]
             assert [(writer.returncode, words[1]) for writer, words in zip(writers, printed, strict=True)] == [
                 (0, "")
@@ -785,13 +926,16 @@ def test_eight_processes_write_one_file(sqlite_url: str) -> None:
             assert own == [f"writer{name} number{n}" for n in range(50)]
 
 
+_FTS_CHECK = "INSERT INTO {0}({0}) VALUES ('integrity-check')"
+
+
 @pytest.mark.long
-def test_a_killed_writer_loses_and_doubles_nothing(sqlite_url: str) -> None:
-    with MemoryManager(sqlite_url) as memory:
+def test_a_killed_writer_loses_and_doubles_nothing(url: str) -> None:
+    with MemoryManager(url) as memory:
         session = memory.create_session("alice").id
         acknowledged: dict[int, str] = {}
         for round_ in range(3):
-            with _writers(sqlite_url, session, [round_ * 2, round_ * 2 + 1], 100_000) as writers:
+            with _writers(url, session, [round_ * 2, round_ * 2 + 1], 100_000) as writers:
                 for writer in writers:
                     assert writer.stdout is not None
                     for _ in range(15 + 7 * round_):
@@ -806,7 +950,8 @@ def test_a_killed_writer_loses_and_doubles_nothing(sqlite_url: str) -> None:
                             id, content = line.rstrip("\n").split(" ", 1)
                             acknowledged[int(id)] = content
                     writer.wait(GUARD)
-    with MemoryManager(sqlite_url) as memory:
+    assert left_open(url) == [], "what a server was still doing for them is done"
+    with MemoryManager(url) as memory:
         messages = memory.get_messages(session, limit=1_000_000)
         stored = {m.id: m.content for m in messages}
         assert acknowledged.items() <= stored.items(), "an acknowledged write is lost"
@@ -817,10 +962,10 @@ def test_a_killed_writer_loses_and_doubles_nothing(sqlite_url: str) -> None:
         ids, indexed, counters = _counts(memory, session)
         assert ids == indexed
         assert counters == [len(ids)] * 3
-        assert _pragma(memory, "integrity_check") == "ok"
-        with memory.unit_of_work() as uow:
+        assert memory.verify().ok
+        if not is_server(url):
             for words in ("word_messages", "word_knowledge"):
-                uow.db.exec_driver_sql(f"INSERT INTO {words}({words}) VALUES ('integrity-check')")
+                _within(memory, lambda uow, words=words: uow.db.exec_driver_sql(_FTS_CHECK.format(words)))
 
 
 # --- nothing of the driver's crosses the façade -----------------------------------------------------------------------

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
+from cli_runner import CliRunner
 
 from mirai_memory import InvalidInput, Knowledge, MemoryManager, Message
 from mirai_memory.cli.app import app

@@ -29,12 +29,12 @@ FLOORS: tuple[frozenset[str], ...] = (
             "_files",
         }
     )
-    | {"erasures", "_byte_search"},
+    | {"erasures", "_byte_search", "_chroma_process"},
     frozenset({"config", "_yaml", "_unclear", "logging", "embeddings", "summaries", "tokens"})
     | {"_log_files", "_log_lines", "_log_summary", "_redaction", "model_calls", "reranking", "chat_model", "learning"}
     | {"_api_keys", "_dotenv", "_settings_faults", "_settings_layers", "_settings_template", "_settings_tree"},
     frozenset({"models"}),
-    frozenset({"database", "schema"}),
+    frozenset({"database", "schema", "vector_tables"}),
     frozenset({"search"}),
     frozenset({"services"}),
     frozenset({"unit_of_work"}),
@@ -46,6 +46,8 @@ FLOORS: tuple[frozenset[str], ...] = (
             "health",
             "background",
             "vectorizing",
+            "chroma_opening",
+            "chroma_feeding",
             "summarizing",
             "_summaries",
             "_facade",

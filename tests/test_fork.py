@@ -370,7 +370,7 @@ def test_an_in_memory_database_is_the_child_s_own_copy() -> None:
     )
 
 
-def test_the_process_s_one_memory_is_the_process_s_own(sqlite_url: str) -> None:
+def test_the_process_s_one_memory_is_the_process_s_own(url: str) -> None:
     _run(
         """
         memory = get_memory_manager(url)
@@ -387,11 +387,11 @@ def test_the_process_s_one_memory_is_the_process_s_own(sqlite_url: str) -> None:
         assert len(memory.list_sessions()) == 1
         memory.close()
         """,
-        sqlite_url,
+        url,
     )
 
 
-def test_the_background_worker_is_the_process_s_own(sqlite_url: str) -> None:
+def test_the_background_worker_is_the_process_s_own(url: str) -> None:
     _run(
         """
         from mirai_memory.testing import FakeEmbedder
@@ -417,11 +417,11 @@ def test_the_background_worker_is_the_process_s_own(sqlite_url: str) -> None:
             is_made("parent 2")
             assert not any("child" in text for text in embedder.texts)
         """,
-        sqlite_url,
+        url,
     )
 
 
-def test_an_async_memory_has_threads_of_the_process_s_own(sqlite_url: str) -> None:
+def test_an_async_memory_has_threads_of_the_process_s_own(url: str) -> None:
     _run(
         """
         import asyncio
@@ -458,7 +458,7 @@ def test_an_async_memory_has_threads_of_the_process_s_own(sqlite_url: str) -> No
 
         wait(child(lambda: asyncio.run(closed())))
         """,
-        sqlite_url,
+        url,
     )
 
 

@@ -21,6 +21,7 @@ HEAVY = {
     "fastembed",
     "sentence_transformers",
     "openai",
+    "chromadb",
 }
 
 

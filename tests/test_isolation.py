@@ -562,18 +562,18 @@ def _bound(attempt: UowAttempt) -> Attempt:
 
 
 @pytest.mark.parametrize("method", UOW_METHODS)
-def test_nor_through_a_unit_of_work(sqlite_memory: MemoryManager, method: str) -> None:
-    ids = store_bobs(sqlite_memory)
+def test_nor_through_a_unit_of_work(memory: MemoryManager, method: str) -> None:
+    ids = store_bobs(memory)
     for attempt in UOW_ATTEMPTS[method]:
-        _check(sqlite_memory, ids, _bound(attempt))
+        _check(memory, ids, _bound(attempt))
 
 
-def test_what_others_have_changes_no_count_that_is_seen(sqlite_memory: MemoryManager) -> None:
+def test_what_others_have_changes_no_count_that_is_seen(memory: MemoryManager) -> None:
     def seen() -> Any:
-        return _outcome(lambda: sqlite_memory.for_user("alice").run(lambda uow: uow.maintenance.counts()))
+        return _outcome(lambda: memory.for_user("alice").run(lambda uow: uow.maintenance.counts()))
 
     before = seen()
-    store_bobs(sqlite_memory)
+    store_bobs(memory)
     assert seen() == before
 
 

@@ -13,10 +13,12 @@ def test_a_message_wants_its_vector_in_the_same_transaction(url: str) -> None:
 
     def add(uow: UnitOfWork) -> int:
         uow.messages.add(Message(session_id=session, role="user", content="green tea"))
+        assert uow.vectors.count("pending") == 1
+        uow.messages.add_many([Message(session_id=session, role="user", content=text) for text in ("oat", "milk")])
         return uow.vectors.count("pending")
 
     def add_then_fail(uow: UnitOfWork) -> None:
-        assert add(uow) == 1
+        assert add(uow) == 3
         raise ZeroDivisionError
 
     with MemoryManager(url, settings=settings, embedder=FakeEmbedder()) as memory:
@@ -24,8 +26,8 @@ def test_a_message_wants_its_vector_in_the_same_transaction(url: str) -> None:
         with pytest.raises(ZeroDivisionError):
             memory.run(add_then_fail)
         assert memory.run(lambda uow: uow.vectors.count("pending")) == 0
-        assert memory.run(add) == 1
-        assert memory.run(lambda uow: uow.vectors.count("pending")) == 1
+        assert memory.run(add) == 3
+        assert memory.run(lambda uow: uow.vectors.count("pending")) == 3
 
 
 def test_a_superseded_fact_weighs_nothing(memory: MemoryManager) -> None:

@@ -15,10 +15,11 @@ from mirai_memory import Conflict, InvalidInput, Knowledge, MemoryManager, Messa
 from mirai_memory.testing.clock import START, FrozenClock
 
 
-@pytest.fixture(scope="module")
-def memory() -> Iterator[MemoryManager]:
-    """One for all examples: each begins with a session or an owner of its own."""
-    with MemoryManager(":memory:", clock=FrozenClock()) as memory:
+@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgres", marks=pytest.mark.long)])
+def memory(request: pytest.FixtureRequest) -> Iterator[MemoryManager]:
+    """One for all examples, on each engine: each begins with a session or an owner of its own."""
+    url = ":memory:" if request.param == "sqlite" else request.getfixturevalue("lasting_postgres_url")
+    with MemoryManager(url, clock=FrozenClock()) as memory:
         yield memory
 
 
@@ -227,6 +228,7 @@ class Model:
         )
 
 
+@pytest.mark.long
 @bounded(150)
 @given(steps=st.lists(ADDS | DELETES, max_size=9))
 def test_facts_follow_the_model(memory: MemoryManager, steps: list[Add | int]) -> None:

@@ -9,7 +9,6 @@ from collections.abc import Callable
 import pytest
 
 from mirai_memory import Busy, MemoryManager, Message, load_settings
-from mirai_memory.database import postgres
 from mirai_memory.database.seats import Seats
 
 GUARD = 30.0
@@ -59,9 +58,8 @@ def test_as_many_as_there_are_sit_at_once() -> None:
     assert (_waiting(seats), seats._free) == (0, 1)
 
 
-def test_more_threads_than_connections(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(postgres, "_CONNECTIONS", 6)
-    with MemoryManager(postgres_url) as memory:
+def test_more_threads_than_connections(postgres_url: str) -> None:
+    with MemoryManager(postgres_url, settings=load_settings(memory={"pool_size": 6})) as memory:
         session = memory.create_session("alice").id
         counts = dict.fromkeys(range(12), 0)
         done = threading.Event()
@@ -82,9 +80,9 @@ def test_more_threads_than_connections(postgres_url: str, monkeypatch: pytest.Mo
         assert memory.get_stats()["total_messages"] == sum(counts.values())
 
 
-def test_nobody_waits_for_a_connection_for_ever(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(postgres, "_CONNECTIONS", 5)
-    with MemoryManager(postgres_url, settings=load_settings(memory={"busy_timeout_ms": 50})) as memory:
+def test_nobody_waits_for_a_connection_for_ever(postgres_url: str) -> None:
+    few = load_settings(memory={"busy_timeout_ms": 50, "pool_size": 5})
+    with MemoryManager(postgres_url, settings=few) as memory:
         leave, inside = threading.Event(), []
 
         def hold() -> None:

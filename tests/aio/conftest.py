@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture
-def patient(sqlite_url: str) -> Callable[[], AsyncMemoryManager]:
+def patient(url: str) -> Callable[[], AsyncMemoryManager]:
     """Makes a memory that waits longer for a lock than any test here takes."""
     settings = load_settings(memory={"busy_timeout_ms": 100_000})
-    return lambda: AsyncMemoryManager(sqlite_url, settings=settings)
+    return lambda: AsyncMemoryManager(url, settings=settings)

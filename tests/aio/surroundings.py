@@ -1,27 +1,16 @@
-"""What somebody else has of a database file, and what a memory leaves behind."""
+"""What an async memory leaves behind, and waiting without standing in its way."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import sqlite3
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from mirai_memory import Message
 
 GUARD = 60.0  # seconds after which something that should have happened will not; no test waits that long
-
-
-@contextmanager
-def write_lock(path: str) -> Iterator[None]:
-    """Somebody else's write lock on the file; fails at once where anybody has it."""
-    with closing(sqlite3.connect(path, timeout=0.0, isolation_level=None)) as connection:
-        connection.execute("BEGIN IMMEDIATE")
-        yield
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -38,16 +27,6 @@ def own_threads() -> list[threading.Thread]:
             thread.join(GUARD)  # it is at its last line
     lanes = ("mirai-memory-read", "mirai-memory-write", "mirai-memory-slow", "mirai-memory-close")
     return [thread for thread in threading.enumerate() if thread.name.startswith(lanes)]
-
-
-def open_files(path: str) -> list[str]:
-    """The files of the database that this process has open, lock files among them."""
-    folder = Path("/proc/self/fd")
-    targets = []
-    for entry in os.listdir(folder):
-        with suppress(OSError):  # of the listing itself
-            targets.append(os.readlink(folder / entry))
-    return [target for target in targets if target.startswith(path)]
 
 
 def is_there(path: str) -> bool:

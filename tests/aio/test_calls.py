@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from surroundings import GUARD, is_there, open_files, own_threads, said, until, write_lock
+from beside import left_open, write_lock
+from surroundings import GUARD, is_there, own_threads, said, until
 
 from mirai_memory import (
     AsyncMemoryManager,
@@ -52,21 +53,21 @@ def test_making_one_opens_nothing(sqlite_url: str) -> None:
             read()
 
 
-def test_it_is_opened_by_a_with_block_or_by_open_or_by_the_first_call(sqlite_url: str) -> None:
+def test_it_is_opened_by_a_with_block_or_by_open_or_by_the_first_call(url: str) -> None:
     async def main() -> None:
-        async with AsyncMemoryManager(sqlite_url) as memory:
-            assert is_there(sqlite_url)
-            assert (memory.url, memory.embedding_model) == (sqlite_url, None)
+        async with AsyncMemoryManager(url) as memory:
+            assert is_there(url) or url.startswith("postgresql")
+            assert (memory.url, memory.embedding_model) == (url, None)
             assert memory.settings.memory.enabled
-            assert repr(memory) == f"AsyncMemoryManager({sqlite_url!r})"
-        memory = await AsyncMemoryManager(sqlite_url).open()
+            assert repr(memory) == f"AsyncMemoryManager({url!r})"
+        memory = await AsyncMemoryManager(url).open()
         assert await memory.open() is memory
-        assert memory.url == sqlite_url
+        assert memory.url == url
         await memory.close()
-        memory = AsyncMemoryManager(sqlite_url)
+        memory = AsyncMemoryManager(url)
         alice = memory.for_user("alice")
         await alice.create_session()
-        assert memory.url == sqlite_url
+        assert memory.url == url
         await memory.close()
 
     asyncio.run(main())
@@ -103,11 +104,11 @@ def test_what_fails_when_it_is_opened_leaves_nothing_and_may_be_tried_again(sqli
     asyncio.run(main())
 
 
-def test_the_arguments_are_those_of_the_other(sqlite_url: str) -> None:
+def test_the_arguments_are_those_of_the_other(url: str) -> None:
     async def main() -> None:
-        await AsyncMemoryManager(sqlite_url).open()
+        await AsyncMemoryManager(url).open()
         embedder = FakeEmbedder(name="mine")
-        async with AsyncMemoryManager(sqlite_url, embedder=embedder, read_only=True) as memory:
+        async with AsyncMemoryManager(url, embedder=embedder, read_only=True) as memory:
             assert memory.embedding_model == "mine"
             with pytest.raises(ReadOnly):
                 await memory.create_session("alice")
@@ -115,17 +116,17 @@ def test_the_arguments_are_those_of_the_other(sqlite_url: str) -> None:
     asyncio.run(main())
 
 
-def test_an_open_memory_is_lent(sqlite_memory: MemoryManager) -> None:
+def test_an_open_memory_is_lent(memory: MemoryManager) -> None:
     async def main() -> None:
-        async with AsyncMemoryManager.of(sqlite_memory) as memory:
-            assert memory.url == sqlite_memory.url
-            await memory.for_user("alice").create_session()
+        async with AsyncMemoryManager.of(memory) as lent:
+            assert lent.url == memory.url
+            await lent.for_user("alice").create_session()
         with pytest.raises(StorageError, match="closed"):
-            await memory.list_sessions()
+            await lent.list_sessions()
 
     asyncio.run(main())
     assert own_threads() == []
-    assert [session.user_id for session in sqlite_memory.list_sessions()] == ["alice"]
+    assert [session.user_id for session in memory.list_sessions()] == ["alice"]
 
 
 def test_the_canary_watches_an_async_memory(sqlite_memory: MemoryManager, owner_canary: OwnerCanary) -> None:
@@ -149,9 +150,9 @@ def owner_canary_url(canary: OwnerCanary) -> str:
 # --- context, errors, functions ---------------------------------------------------------------------------------------
 
 
-def test_context_variables_travel_along(sqlite_url: str) -> None:
+def test_context_variables_travel_along(url: str) -> None:
     async def main() -> None:
-        async with AsyncMemoryManager(sqlite_url) as memory:
+        async with AsyncMemoryManager(url) as memory:
 
             async def ask(name: str) -> tuple[str, bool]:
                 request.set(name)
@@ -164,11 +165,11 @@ def test_context_variables_travel_along(sqlite_url: str) -> None:
     asyncio.run(main())
 
 
-def test_what_the_host_says_of_its_log_lines_is_said_of_ours(sqlite_url: str) -> None:
+def test_what_the_host_says_of_its_log_lines_is_said_of_ours(url: str) -> None:
     lines: list[Any] = []
 
     async def main() -> None:
-        async with AsyncMemoryManager(sqlite_url) as memory:
+        async with AsyncMemoryManager(url) as memory:
 
             async def create(name: str) -> None:
                 with logger.contextualize(request=name):
@@ -188,11 +189,11 @@ def test_what_the_host_says_of_its_log_lines_is_said_of_ours(sqlite_url: str) ->
     assert all(extra["request"] == extra["user_id"] for extra in said_of_users)
 
 
-def test_errors_keep_their_types_and_values(sqlite_url: str) -> None:
+def test_errors_keep_their_types_and_values(url: str) -> None:
     settings = load_settings(memory={"busy_timeout_ms": 10})
 
     async def main() -> None:
-        async with AsyncMemoryManager(sqlite_url, settings=settings) as memory:
+        async with AsyncMemoryManager(url, settings=settings) as memory:
             with pytest.raises(NotFound) as missing:
                 await memory.add_message(said("nobody's"))
             assert (missing.value.kind, missing.value.id) == ("session", "nobody's")
@@ -203,7 +204,7 @@ def test_errors_keep_their_types_and_values(sqlite_url: str) -> None:
             await memory.save_user_preferences(UserPreferences(user_id="alice"))
             with pytest.raises(Conflict):
                 await memory.save_user_preferences(UserPreferences(user_id="alice", version=7))
-            with write_lock(sqlite_url), pytest.raises(Busy, match="busy_timeout_ms"):
+            with write_lock(url), pytest.raises(Busy, match="busy_timeout_ms"):
                 await memory.create_session("alice")
             await memory.create_session("alice")
 
@@ -215,13 +216,13 @@ class Mine(Exception):
 
 
 @pytest.mark.parametrize("error", [Mine("mine"), KeyError("mine"), KeyboardInterrupt("mine"), TimeoutError("mine")])
-def test_a_function_that_fails_keeps_nothing_and_its_error(sqlite_url: str, error: BaseException) -> None:
+def test_a_function_that_fails_keeps_nothing_and_its_error(url: str, error: BaseException) -> None:
     def fail(uow: UnitOfWork) -> None:
         uow.sessions.create("alice")
         raise error
 
     async def main() -> BaseException:
-        async with AsyncMemoryManager(sqlite_url) as memory:
+        async with AsyncMemoryManager(url) as memory:
             try:
                 await memory.run(fail)
             except BaseException as caught:
@@ -230,13 +231,13 @@ def test_a_function_that_fails_keeps_nothing_and_its_error(sqlite_url: str, erro
         raise AssertionError("it did not fail")
 
     assert asyncio.run(main()) is error
-    with MemoryManager(sqlite_url) as memory:
+    with MemoryManager(url) as memory:
         assert memory.list_sessions() == []
 
 
-def test_a_stop_iteration_does_not_wait_for_ever(sqlite_url: str) -> None:
+def test_a_stop_iteration_does_not_wait_for_ever(url: str) -> None:
     async def main() -> None:
-        async with AsyncMemoryManager(sqlite_url) as memory, asyncio.timeout(GUARD):
+        async with AsyncMemoryManager(url) as memory, asyncio.timeout(GUARD):
             with pytest.raises(RuntimeError, match="StopIteration"):
                 await memory.run(lambda uow: next(iter(())))
 
@@ -253,9 +254,9 @@ async def _creates(uow: UnitOfWork) -> Any:
 
 
 @pytest.mark.parametrize("fn", [_create, _creates, lambda uow: (uow.sessions.create("alice"), _create(uow))[1]])
-def test_an_async_function_is_refused(sqlite_url: str, fn: Callable[[UnitOfWork], Any]) -> None:
+def test_an_async_function_is_refused(url: str, fn: Callable[[UnitOfWork], Any]) -> None:
     async def main() -> None:
-        async with AsyncMemoryManager(sqlite_url) as memory:
+        async with AsyncMemoryManager(url) as memory:
             with pytest.raises(InvalidInput, match="plain function"):
                 await memory.run(fn)
             assert await memory.list_sessions() == []
@@ -263,12 +264,12 @@ def test_an_async_function_is_refused(sqlite_url: str, fn: Callable[[UnitOfWork]
     asyncio.run(main())
 
 
-def test_the_memory_inside_its_own_unit_of_work_is_refused(sqlite_url: str) -> None:
+def test_the_memory_inside_its_own_unit_of_work_is_refused(url: str) -> None:
     """It would wait for a turn that the unit of work around it has."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        async with AsyncMemoryManager(sqlite_url) as memory, AsyncMemoryManager(":memory:") as other:
+        async with AsyncMemoryManager(url) as memory, AsyncMemoryManager(":memory:") as other:
 
             def work(uow: UnitOfWork) -> None:
                 uow.sessions.create("kept")
@@ -289,10 +290,10 @@ def test_the_memory_inside_its_own_unit_of_work_is_refused(sqlite_url: str) -> N
 # --- lanes and loops --------------------------------------------------------------------------------------------------
 
 
-def test_reads_do_not_wait_behind_writes_that_wait(patient: Callable[[], AsyncMemoryManager], sqlite_url: str) -> None:
+def test_reads_do_not_wait_behind_writes_that_wait(patient: Callable[[], AsyncMemoryManager], url: str) -> None:
     async def main() -> None:
         async with patient() as memory:
-            with write_lock(sqlite_url):
+            with write_lock(url):
                 writes = [asyncio.create_task(memory.create_session("alice")) for _ in range(20)]
                 async with asyncio.timeout(GUARD):
                     for _ in range(20):
@@ -304,11 +305,11 @@ def test_reads_do_not_wait_behind_writes_that_wait(patient: Callable[[], AsyncMe
     asyncio.run(main())
 
 
-def test_nothing_waits_behind_searches_that_wait_for_an_embedder(sqlite_url: str) -> None:
+def test_nothing_waits_behind_searches_that_wait_for_an_embedder(url: str) -> None:
     embedder = FakeEmbedder()
 
     async def main() -> None:
-        async with AsyncMemoryManager(sqlite_url, embedder=embedder) as memory:
+        async with AsyncMemoryManager(url, embedder=embedder) as memory:
             session = await memory.create_session("alice")
             embedder.hang()
             recalls = [asyncio.create_task(memory.recall("tea", user_id="alice")) for _ in range(20)]
@@ -322,16 +323,16 @@ def test_nothing_waits_behind_searches_that_wait_for_an_embedder(sqlite_url: str
     asyncio.run(main())
 
 
-def test_one_memory_serves_one_loop_after_the_other(sqlite_url: str) -> None:
-    memory = AsyncMemoryManager(sqlite_url)
+def test_one_memory_serves_one_loop_after_the_other(url: str) -> None:
+    memory = AsyncMemoryManager(url)
     for number in range(3):
         asyncio.run(memory.for_user("alice").create_session())
         assert len(asyncio.run(memory.list_sessions())) == number + 1
     asyncio.run(memory.close())
 
 
-def test_one_memory_serves_loops_in_several_threads(sqlite_url: str) -> None:
-    memory = AsyncMemoryManager(sqlite_url)
+def test_one_memory_serves_loops_in_several_threads(url: str) -> None:
+    memory = AsyncMemoryManager(url)
 
     async def use() -> None:
         await asyncio.gather(*[memory.create_session("alice") for _ in range(20)])
@@ -345,9 +346,9 @@ def test_one_memory_serves_loops_in_several_threads(sqlite_url: str) -> None:
     asyncio.run(memory.close())
 
 
-def test_a_hundred_tasks_at_once(sqlite_url: str) -> None:
+def test_a_hundred_tasks_at_once(url: str) -> None:
     async def main() -> None:
-        async with AsyncMemoryManager(sqlite_url) as memory:
+        async with AsyncMemoryManager(url) as memory:
             session = (await memory.create_session("alice")).id
 
             async def turn(number: int) -> int:
@@ -381,11 +382,11 @@ def _held_up() -> tuple[Callable[[UnitOfWork], str], threading.Event, threading.
     return work, inside, go_on
 
 
-def test_close_waits_for_what_was_called_and_refuses_new_calls(sqlite_url: str) -> None:
+def test_close_waits_for_what_was_called_and_refuses_new_calls(url: str) -> None:
     work, inside, go_on = _held_up()
 
     async def main() -> None:
-        memory = AsyncMemoryManager(sqlite_url)
+        memory = AsyncMemoryManager(url)
         running = asyncio.create_task(memory.run(work))
         await until(inside.is_set)
         queued = [asyncio.create_task(memory.create_session("queued")) for _ in range(20)]
@@ -403,19 +404,19 @@ def test_close_waits_for_what_was_called_and_refuses_new_calls(sqlite_url: str) 
         await asyncio.gather(running, *queued)
         await memory.close()
         assert own_threads() == []
-        assert open_files(sqlite_url) == []
+        assert left_open(url) == []
 
     asyncio.run(main())
-    with MemoryManager(sqlite_url) as memory:
+    with MemoryManager(url) as memory:
         assert len(memory.list_sessions()) == 21
 
 
-def test_a_close_that_is_cancelled_waits_all_the_same(sqlite_url: str) -> None:
+def test_a_close_that_is_cancelled_waits_all_the_same(url: str) -> None:
     work, inside, go_on = _held_up()
 
     async def main() -> None:
         async def use() -> None:
-            async with AsyncMemoryManager(sqlite_url) as memory:
+            async with AsyncMemoryManager(url) as memory:
                 running = asyncio.create_task(memory.run(work))
                 tasks.append(running)
                 await until(inside.is_set)
@@ -432,7 +433,7 @@ def test_a_close_that_is_cancelled_waits_all_the_same(sqlite_url: str) -> None:
             await using
         assert await tasks[0]
         assert own_threads() == []
-        assert open_files(sqlite_url) == []
+        assert left_open(url) == []
 
     asyncio.run(main())
 
@@ -448,13 +449,13 @@ def test_one_that_was_never_opened_is_closed_too(sqlite_url: str) -> None:
     assert not Path(sqlite_url).exists()
 
 
-def test_one_that_is_forgotten_loses_nothing_and_its_threads_end(sqlite_url: str) -> None:
-    asyncio.run(AsyncMemoryManager(sqlite_url).create_session("alice"))
+def test_one_that_is_forgotten_loses_nothing_and_its_threads_end(url: str) -> None:
+    asyncio.run(AsyncMemoryManager(url).create_session("alice"))
     gc.collect()
     for thread in own_threads():
         thread.join(GUARD)
         assert not thread.is_alive()
-    with MemoryManager(sqlite_url) as memory:
+    with MemoryManager(url) as memory:
         assert len(memory.list_sessions()) == 1
 
 
@@ -475,8 +476,8 @@ asyncio.run(main())
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX")
-def test_ctrl_c_closes_it_and_loses_nothing(sqlite_url: str) -> None:
-    command = [sys.executable, "-c", INTERRUPTED, sqlite_url]
+def test_ctrl_c_closes_it_and_loses_nothing(url: str) -> None:
+    command = [sys.executable, "-c", INTERRUPTED, url]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         seen = [int(process.stdout.readline()) for _ in range(20)]
@@ -484,9 +485,9 @@ def test_ctrl_c_closes_it_and_loses_nothing(sqlite_url: str) -> None:
         rest, words = process.communicate(timeout=GUARD)
     assert process.returncode == -signal.SIGINT, words
     assert words.strip().endswith("KeyboardInterrupt")
-    assert not Path(f"{sqlite_url}-wal").exists(), "it was not closed"
+    assert not Path(f"{url}-wal").exists(), "it was not closed"
     seen += map(int, rest.split())
-    with MemoryManager(sqlite_url) as memory:
+    with MemoryManager(url) as memory:
         [session] = memory.list_sessions()
         messages = memory.get_messages(session.id, limit=1_000_000)
     assert set(seen) <= {message.id for message in messages}

@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from surroundings import GUARD, open_files, own_threads, said, until, write_lock
+from beside import left_open, write_lock
+from surroundings import GUARD, own_threads, said, until
 
 from mirai_memory import AsyncMemoryManager, Knowledge, MemoryManager, UnitOfWork, load_settings
 from mirai_memory.testing import FakeEmbedder
@@ -26,7 +27,7 @@ async def _cancelled(*tasks: asyncio.Task[Any]) -> None:
     assert all(isinstance(result, asyncio.CancelledError) for result in results)
 
 
-def test_what_has_begun_is_whole_and_what_has_not_is_absent(sqlite_url: str) -> None:
+def test_what_has_begun_is_whole_and_what_has_not_is_absent(url: str) -> None:
     inside, go_on = threading.Event(), threading.Event()
     looked: list[str] = []
 
@@ -35,7 +36,7 @@ def test_what_has_begun_is_whole_and_what_has_not_is_absent(sqlite_url: str) -> 
         return datetime.now(UTC)
 
     async def main() -> None:
-        async with AsyncMemoryManager(sqlite_url, clock=clock) as memory:
+        async with AsyncMemoryManager(url, clock=clock) as memory:
             session = (await memory.create_session("alice")).id
 
             def work(uow: UnitOfWork) -> None:
@@ -57,7 +58,7 @@ def test_what_has_begun_is_whole_and_what_has_not_is_absent(sqlite_url: str) -> 
             go_on.set()
 
     asyncio.run(main())
-    with MemoryManager(sqlite_url) as memory:
+    with MemoryManager(url) as memory:
         [session] = memory.list_sessions()
         messages = [message.content for message in memory.get_messages(session.id)]
         assert messages == ["in the unit of work"] * 2 + ["begun"] * (WIDTH - 1)
@@ -68,13 +69,13 @@ def test_what_has_begun_is_whole_and_what_has_not_is_absent(sqlite_url: str) -> 
 
 
 def test_a_timeout_ends_the_await_and_the_client_id_tells_what_became_of_it(
-    patient: Callable[[], AsyncMemoryManager], sqlite_url: str
+    patient: Callable[[], AsyncMemoryManager], url: str
 ) -> None:
     async def main() -> None:
         async with patient() as memory:
             session = (await memory.create_session("alice")).id
             message = said(session, client_id="request 1")
-            with write_lock(sqlite_url):
+            with write_lock(url):
                 with pytest.raises(TimeoutError):
                     async with asyncio.timeout(0.05):
                         await memory.add_message(message)
@@ -110,7 +111,7 @@ async def _storm(
 
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(3))
-def test_a_storm_of_cancelled_writes(patient: Callable[[], AsyncMemoryManager], sqlite_url: str, seed: int) -> None:
+def test_a_storm_of_cancelled_writes(patient: Callable[[], AsyncMemoryManager], url: str, seed: int) -> None:
     count = 300
 
     async def main() -> None:
@@ -138,18 +139,18 @@ def test_a_storm_of_cancelled_writes(patient: Callable[[], AsyncMemoryManager], 
             assert found is not None
             assert found.message_count == count == (await memory.get_stats())["total_messages"]
 
-            with write_lock(sqlite_url):
+            with write_lock(url):
                 pass  # nobody has it
-            assert memory._threads.memory._database.writer.pool.checkedout() == 0  # type: ignore[attr-defined]
+            assert memory._threads.memory._database.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
             assert len(own_threads()) <= 3 * WIDTH
         assert own_threads() == []
-        assert open_files(sqlite_url) == []
+        assert left_open(url) == []
 
     asyncio.run(main())
 
 
 def test_a_storm_over_all_kinds_of_calls_leaves_a_memory_that_works(
-    patient: Callable[[], AsyncMemoryManager], sqlite_url: str
+    patient: Callable[[], AsyncMemoryManager], url: str
 ) -> None:
     async def main() -> None:
         async with patient() as memory:
@@ -187,20 +188,20 @@ def test_a_storm_over_all_kinds_of_calls_leaves_a_memory_that_works(
             assert len(await alice.list_sessions()) in (1, 2)
 
     asyncio.run(main())
-    with write_lock(sqlite_url):
+    with write_lock(url):
         pass
 
 
-def test_a_task_that_is_cancelled_before_its_call_is_made_makes_none(sqlite_url: str) -> None:
+def test_a_task_that_is_cancelled_before_its_call_is_made_makes_none(url: str) -> None:
     async def main() -> None:
-        async with AsyncMemoryManager(sqlite_url) as memory:
+        async with AsyncMemoryManager(url) as memory:
             await _cancelled(*[asyncio.create_task(memory.create_session("alice")) for _ in range(9)])
             assert await memory.list_sessions() == []
 
     asyncio.run(main())
 
 
-def test_opening_that_is_cancelled_is_undone_by_the_with_block(sqlite_url: str) -> None:
+def test_opening_that_is_cancelled_is_undone_by_the_with_block(url: str) -> None:
     opened, go_on = threading.Event(), threading.Event()
 
     class Slow(FakeEmbedder):
@@ -212,7 +213,7 @@ def test_opening_that_is_cancelled_is_undone_by_the_with_block(sqlite_url: str) 
 
     async def main() -> None:
         async def use() -> None:
-            async with AsyncMemoryManager(sqlite_url, embedder=Slow()):
+            async with AsyncMemoryManager(url, embedder=Slow()):
                 raise AssertionError("was cancelled while it was opened")
 
         using = asyncio.create_task(use())
@@ -223,12 +224,12 @@ def test_opening_that_is_cancelled_is_undone_by_the_with_block(sqlite_url: str) 
         with pytest.raises(asyncio.CancelledError):
             await using
         assert own_threads() == []
-        assert open_files(sqlite_url) == []
+        assert left_open(url) == []
 
     asyncio.run(main())
 
 
-def test_a_reindex_that_is_cancelled_ends_after_its_batch(sqlite_url: str) -> None:
+def test_a_reindex_that_is_cancelled_ends_after_its_batch(url: str) -> None:
     embedder = FakeEmbedder()
     batches: list[int] = []
     at_the_first, go_on = threading.Event(), threading.Event()
@@ -240,7 +241,7 @@ def test_a_reindex_that_is_cancelled_ends_after_its_batch(sqlite_url: str) -> No
 
     async def main() -> None:
         settings = load_settings(memory={"rag": {"background": False}})
-        async with AsyncMemoryManager(sqlite_url, settings=settings, embedder=embedder) as memory:
+        async with AsyncMemoryManager(url, settings=settings, embedder=embedder) as memory:
             session = (await memory.create_session("alice")).id
             await memory.add_messages([said(session, f"word{number}") for number in range(300)])
             reindexing = asyncio.create_task(memory.reindex(progress=progress))
@@ -250,7 +251,7 @@ def test_a_reindex_that_is_cancelled_ends_after_its_batch(sqlite_url: str) -> No
         done = len(embedder.texts)
         assert batches == [64]
         assert done <= 128, "it went on although nobody waited"
-        async with AsyncMemoryManager(sqlite_url, settings=settings, embedder=embedder) as memory:
+        async with AsyncMemoryManager(url, settings=settings, embedder=embedder) as memory:
             assert await memory.reindex() == 300 - done
 
     asyncio.run(main())

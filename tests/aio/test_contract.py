@@ -6,7 +6,6 @@ import asyncio
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -40,8 +39,8 @@ class Driven:
 
 class TestAsync(MemoryContract):
     @pytest.fixture
-    def memory(self, tmp_path: Path, clock: FrozenClock) -> Iterator[MemoryManager]:
-        memory = AsyncMemoryManager(tmp_path / "memory.db", clock=clock)
+    def memory(self, sqlite_file: str, clock: FrozenClock) -> Iterator[MemoryManager]:
+        memory = AsyncMemoryManager(sqlite_file, clock=clock)
         with asyncio.Runner() as runner:
             runner.run(memory.open())
             yield cast(MemoryManager, Driven(runner, memory))

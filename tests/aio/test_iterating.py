@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
-from surroundings import said, write_lock
+from beside import write_lock
+from surroundings import said
 
 from mirai_memory import AsyncMemoryManager, AsyncUserMemory, InvalidInput, Knowledge, Session, Task
 
@@ -112,15 +113,15 @@ def test_what_is_added_meanwhile_is_met() -> None:
     _run(test)
 
 
-def test_nothing_is_open_between_two_steps(sqlite_url: str) -> None:
+def test_nothing_is_open_between_two_steps(url: str) -> None:
     async def test(memory: AsyncMemoryManager, session: str) -> None:
         iterator = memory.iterate_messages(session, page_size=2)
         async for _ in iterator:
-            with write_lock(sqlite_url):
-                assert memory._threads.memory._database.writer.pool.checkedout() == 0  # type: ignore[attr-defined]
+            with write_lock(url):
+                assert memory._threads.memory._database.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
             break  # and it is left behind half-way
 
-    _run(test, sqlite_url)
+    _run(test, url)
 
 
 @pytest.mark.parametrize("size", [0, -1, "10", None, 2.5])

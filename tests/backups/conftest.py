@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,9 +19,11 @@ from mirai_memory.testing.clock import FrozenClock
 
 
 @pytest.fixture
-def memory(tmp_path: Path, clock: FrozenClock) -> Iterator[MemoryManager]:
+def memory(tmp_path: Path, sqlite_template: Path, clock: FrozenClock) -> Iterator[MemoryManager]:
     """An open memory with rows of every kind, in a file."""
-    with MemoryManager(tmp_path / "data" / "memory.db", clock=clock) as memory:
+    (tmp_path / "data").mkdir()
+    path = shutil.copy(sqlite_template, tmp_path / "data" / "memory.db")
+    with MemoryManager(path, clock=clock) as memory:
         fill(memory)
         yield memory
 

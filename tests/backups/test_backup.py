@@ -225,6 +225,7 @@ with MemoryManager(path) as memory:
 """
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("small_steps")
 def test_while_four_processes_write(memory: MemoryManager, tmp_path: Path) -> None:
     command = [sys.executable, "-c", WRITER, memory.url, "talk of alice"]
@@ -449,8 +450,11 @@ with MemoryManager(path) as memory:
 """
 
 
+MOMENTS = ["60", "link", "unlink", *(pytest.param(at, marks=pytest.mark.long) for at in ("1", "100"))]
+
+
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX")
-@pytest.mark.parametrize("at", ["1", "60", "100", "link", "unlink"])
+@pytest.mark.parametrize("at", MOMENTS)
 def test_a_kill_leaves_no_file_of_that_name_or_a_whole_one(memory: MemoryManager, tmp_path: Path, at: str) -> None:
     target = tmp_path / "there" / "backup.db"
     done = subprocess.run([sys.executable, "-c", KILLED, memory.url, str(target), at], check=False, timeout=GUARD)

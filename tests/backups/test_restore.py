@@ -40,9 +40,10 @@ GUARD = 120
 
 
 @pytest.fixture
-def target(tmp_path: Path) -> Path:
+def target(tmp_path: Path, sqlite_template: Path) -> Path:
     """A closed database with other rows, to be replaced."""
-    path = tmp_path / "target" / "memory.db"
+    (tmp_path / "target").mkdir()
+    path = Path(shutil.copy(sqlite_template, tmp_path / "target" / "memory.db"))
     with MemoryManager(path) as other:
         other.create_session("carol", session_id="before")
     return path
@@ -528,8 +529,11 @@ with MemoryManager(":memory:") as memory:
 """
 
 
+MOMENTS = ["link", "replace", *(pytest.param(at, marks=pytest.mark.long) for at in ("fsync", "replay"))]
+
+
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX")
-@pytest.mark.parametrize("at", ["fsync", "replay", "link", "replace"])
+@pytest.mark.parametrize("at", MOMENTS)
 def test_a_kill_leaves_the_old_file_or_the_new_one(memory: MemoryManager, backup: Path, target: Path, at: str) -> None:
     before = rows(target)
     done = subprocess.run([sys.executable, "-c", KILLED, str(backup), str(target), at], check=False, timeout=GUARD)

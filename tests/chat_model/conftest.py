@@ -1,15 +1,10 @@
-"""Puts the stand-in for a chat API within reach of the tests here, however pytest was started."""
+"""The stand-in for a chat API."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-
-sys.path.append(str(Path(__file__).parent.parent))
-
 from chat_server import ChatServer
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
+from cli_runner import CliRunner, Result
 
 from mirai_memory import MemoryManager, Message, schema
 from mirai_memory.cli.app import app

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from typer.testing import CliRunner, Result
+from cli_runner import CliRunner, Result
 
 from mirai_memory import Knowledge, MemoryManager, Message
 from mirai_memory.cli.app import app
@@ -244,12 +244,12 @@ def test_a_postgresql_database_is_upgraded_and_read(empty_postgres_url: str) -> 
     ("arguments", "code"),
     [
         (["recall"], 2),
-        (["nonsense"], 2),
-        (["recall", "x", "--limit", "0"], 2),
+        pytest.param(["nonsense"], 2, marks=pytest.mark.long),
+        pytest.param(["recall", "x", "--limit", "0"], 2, marks=pytest.mark.long),
         (["stats", "--config", "missing.yaml"], 3),
-        (["stats", "--db", "mysql://host/name"], 3),
+        pytest.param(["stats", "--db", "mysql://host/name"], 3, marks=pytest.mark.long),
         (["stats", "--db", "missing.db"], 4),
-        (["stats", "--db", "postgresql://nobody@127.0.0.1:1/none"], 4),
+        pytest.param(["stats", "--db", "postgresql://nobody@127.0.0.1:1/none"], 4, marks=pytest.mark.long),
     ],
 )
 def test_exit_codes(arguments: list[str], code: int) -> None:

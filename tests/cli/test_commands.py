@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import typer
-from typer.testing import CliRunner, Result
+from cli_runner import CliRunner, Result
 
 from mirai_memory import Knowledge, MemoryManager, Message, Task, UserMemory
 from mirai_memory.cli.app import app
@@ -178,7 +178,14 @@ def test_others_and_shared_facts_cannot_be_deleted(mine: UserMemory) -> None:
     assert len(answer("knowledge", "list", "--user", "bob")) == 2
 
 
-@pytest.mark.parametrize(("typed", "left"), [("y\n", []), ("n\n", ["a"]), ("\n", ["a"])])
+@pytest.mark.parametrize(
+    ("typed", "left"),
+    [
+        ("y\n", []),
+        pytest.param("n\n", ["a"], marks=pytest.mark.long),
+        ("\n", ["a"]),
+    ],
+)
 def test_on_a_terminal_deleting_asks(mine: UserMemory, typed: str, left: list[str]) -> None:
     mine.add_knowledge(Knowledge(value="a", key="k"))
     seen = on_a_terminal("knowledge", "delete", "--key", "k", type_in=typed)
@@ -304,20 +311,26 @@ def test_a_context_of_nothing(mine: UserMemory) -> None:
 ESCAPE = "\x1b["
 
 
-@pytest.mark.parametrize("columns", [30, 60, 80])
-def test_lines_are_as_wide_as_the_terminal(mine: UserMemory, columns: int) -> None:
+TABLES = ("knowledge list", "knowledge show drink-of-the-evening-after-six", "tasks list", "prefs show")
+WIDTHS = [(columns, command) for columns in (60, 30, 80) for command in TABLES]
+
+
+@pytest.mark.parametrize(
+    ("columns", "command"), [WIDTHS[0], *(pytest.param(*width, marks=pytest.mark.long) for width in WIDTHS[1:])]
+)
+def test_lines_are_as_wide_as_the_terminal(mine: UserMemory, columns: int, command: str) -> None:
     text = "после шести вместо кофе зелёный чай с жасмином, and then a walk around the block"
     mine.add_knowledge(Knowledge(key="drink-of-the-evening-after-six", category="habits", value=text))
     mine.add_task(Task(description=text))
     mine.update_user_preferences(project_context=text)
-    for command in ("knowledge list", "knowledge show drink-of-the-evening-after-six", "tasks list", "prefs show"):
-        seen = re.sub(r"\x1b\[[0-9;]*m", "", on_a_terminal(*command.split(), columns=columns))
-        printed = [line for line in seen.splitlines() if not line.startswith("mirai-memory:")]
-        assert max(map(len, printed)) <= columns, command
-        words = [word for line in printed for word in line.split()]
-        assert all(word in words for word in text.split()), command  # no word is torn
+    seen = re.sub(r"\x1b\[[0-9;]*m", "", on_a_terminal(*command.split(), columns=columns))
+    printed = [line for line in seen.splitlines() if not line.startswith("mirai-memory:")]
+    assert max(map(len, printed)) <= columns
+    words = [word for line in printed for word in line.split()]
+    assert all(word in words for word in text.split())  # no word is torn
 
 
+@pytest.mark.long
 def test_colours_are_for_terminals_that_want_them(mine: UserMemory) -> None:
     mine.add_task(Task(description="x"))
     assert ESCAPE in on_a_terminal("tasks", "list")
@@ -362,7 +375,9 @@ def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str
 
 COMMANDS = dict(commands(typer.main.get_command(app)))
 WRITES = {"demo", "import", "upgrade", "downgrade", "set", "delete", "add", "done", "status", "remember", "init"} | {
-    "reindex"
+    "reindex",
+    "enable",
+    "disable",
 }
 
 
@@ -389,6 +404,8 @@ def test_every_command_has_help_an_example_and_the_shared_options(path: tuple[st
 def test_every_example_runs(conversation: str) -> None:
     Path("chat.jsonl").write_text('{"role": "user", "content": "hi"}\n')
     for path, command in COMMANDS.items():
+        if path == ("demo",):
+            continue  # it takes longer than all others; test_demo.py runs it
         for example in _examples(command):
             result = CliRunner().invoke(app, shlex.split(example)[1:], env={"MIRAI_MEMORY__DB_PATH": DB})
             # To learn, somebody has to be named who can.

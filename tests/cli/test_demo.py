@@ -25,8 +25,8 @@ def test_it_is_a_conversation_of_some_length_in_two_languages() -> None:
 
 
 @pytest.mark.parametrize("question", questions(), ids=lambda question: question.text)
-def test_the_right_message_is_among_the_first_five(sqlite_memory: MemoryManager, question: Question) -> None:
-    demo = sqlite_memory.for_user("demo")
+def test_the_right_message_is_among_the_first_five(memory: MemoryManager, question: Question) -> None:
+    demo = memory.for_user("demo")
     remember(demo)
     found = demo.search_messages(question.text, limit=5)
     assert question.answer in [message.client_id for message in found]
@@ -47,17 +47,17 @@ def test_a_second_time_adds_nothing(memory: MemoryManager) -> None:
     assert before[1:] == after[1:]
 
 
-def test_the_tool_call_and_its_result_are_a_history_a_model_accepts(sqlite_memory: MemoryManager) -> None:
-    demo = sqlite_memory.for_user("demo")
+def test_the_tool_call_and_its_result_are_a_history_a_model_accepts(memory: MemoryManager) -> None:
+    demo = memory.for_user("demo")
     remember(demo)
     session = next(session for session in demo.list_sessions() if session.external_id == "demo-bug")
     roles = [message["role"] for message in demo.get_conversation_history(session.id, limit=20)]
     assert "tool" in roles
 
 
-def test_the_shipped_file_is_one_that_import_reads(sqlite_memory: MemoryManager) -> None:
+def test_the_shipped_file_is_one_that_import_reads(memory: MemoryManager) -> None:
     with conversation_file() as path:
-        report = import_file(sqlite_memory.for_user("me"), path)
+        report = import_file(memory.for_user("me"), path)
     assert (report.fault_count, report.conversations) == (0, 6)
 
 
@@ -73,6 +73,7 @@ def test_it_runs_without_configuration_and_runs_again() -> None:
     assert Path("data/mirai_memory_demo.db").is_file()
 
 
+@pytest.mark.long
 def test_it_uses_the_database_it_is_given() -> None:
     command = [sys.executable, "-m", "mirai_memory", "demo", "--db", "other.db", "--user", "me"]
     assert subprocess.run(command, capture_output=True, timeout=120).returncode == 0

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
+from cli_runner import CliRunner, Result
 
 from mirai_memory import Knowledge, MemoryManager, Message, Task, erasures
 from mirai_memory._time import utc_now

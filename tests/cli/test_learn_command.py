@@ -9,18 +9,14 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
+from chat_server import ChatRequest, ChatServer, chat_error
+from cli_runner import CliRunner, Result
 
 from mirai_memory import Knowledge, MemoryManager, Message, UserMemory
 from mirai_memory.cli.app import app
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from chat_server import ChatRequest, ChatServer, chat_error
 
 DB = "memory.db"
 SAID = re.compile(r"my ([\w ]+?) is (\w+)")
@@ -189,9 +185,9 @@ FOUR = "my home city is Perm, my cat is Tom, my dog is Rex, my bird is Pip"
 @pytest.mark.parametrize(
     ("typed", "kept"),
     [
-        ("y\nn\ny\nn\n", {"Perm", "Rex"}),
+        pytest.param("y\nn\ny\nn\n", {"Perm", "Rex"}, marks=pytest.mark.long),
         ("n\na\n", {"Tom", "Rex", "Pip"}),
-        ("what\nn\nn\nn\nn\n", set()),
+        pytest.param("what\nn\nn\nn\nn\n", set(), marks=pytest.mark.long),
     ],
 )
 def test_somebody_at_a_terminal_chooses(mine: UserMemory, server: ChatServer, typed: str, kept: set[str]) -> None:
@@ -206,6 +202,7 @@ def test_somebody_at_a_terminal_chooses(mine: UserMemory, server: ChatServer, ty
     assert len(server.requests) == 1
 
 
+@pytest.mark.long
 def test_who_quits_has_changed_nothing_of_that_conversation(mine: UserMemory) -> None:
     talk(mine, "my home city is Perm", name="one")
     talk(mine, "my cat is Tom, my dog is Rex", name="two")

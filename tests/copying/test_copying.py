@@ -5,18 +5,16 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cli_runner import CliRunner
 from owners import fill
 from sqlalchemy import select
-from typer.testing import CliRunner
 
 from mirai_memory import (
     Conflict,
@@ -292,13 +290,15 @@ def test_a_target_that_may_only_be_read(sqlite_url: str, tmp_path: Path) -> None
         memory.copy_to(target)
 
 
-def test_a_copy_that_somebody_else_changes_is_told(sqlite_url: str, tmp_path: Path, clock: FrozenClock) -> None:
+def test_a_copy_that_somebody_else_changes_is_told(url: str, tmp_path: Path, clock: FrozenClock) -> None:
+    """``url`` is the target: what was copied is compared by what it has."""
+
     def meddle(done: int, total: int) -> None:
         if done == total // 2:  # all is copied, nothing compared yet
-            with closing(sqlite3.connect(tmp_path / "target.db", isolation_level=None)) as stranger:
-                stranger.execute("UPDATE messages SET content = content || '!' WHERE id = 2")
+            with MemoryManager(url) as stranger:
+                stranger.update_message(2, "tea!")
 
-    with MemoryManager(sqlite_url, clock=clock) as memory, MemoryManager(tmp_path / "target.db") as target:
+    with MemoryManager(tmp_path / "source.db", clock=clock) as memory, MemoryManager(url) as target:
         session = memory.create_session("alice").id
         memory.add_messages([Message(session_id=session, role="user", content=f"tea {n}") for n in range(30)])
         with pytest.raises(StorageError, match="differs from its source in messages"):

@@ -101,6 +101,7 @@ def test_an_empty_text_is_sent_as_a_space(embedder: OpenAIEmbedder, server: Embe
     assert server.inputs == [[" ", "a", "\n"]]
 
 
+@pytest.mark.long
 def test_requests_keep_the_limits(embedder: OpenAIEmbedder, server: EmbeddingsServer) -> None:
     server.size = embedder.dim = 2
     texts = [f"text {number}" for number in range(5_000)]

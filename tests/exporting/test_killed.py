@@ -91,12 +91,12 @@ with MemoryManager(sys.argv[1]) as memory:
 """
 
 
-def test_what_a_killed_export_has_left_goes_with_a_later_one(sqlite_url: str, tmp_path: Path) -> None:
+def test_what_a_killed_export_has_left_goes_with_a_later_one(url: str, tmp_path: Path) -> None:
     target = tmp_path / "there" / "alice.jsonl"
     target.parent.mkdir()
-    with MemoryManager(sqlite_url) as memory:
+    with MemoryManager(url) as memory:
         memory.create_session("alice")
-        done = subprocess.run([sys.executable, "-c", EXPORTING, sqlite_url, target], check=False, timeout=GUARD)
+        done = subprocess.run([sys.executable, "-c", EXPORTING, url, target], check=False, timeout=GUARD)
         assert done.returncode == -signal.SIGKILL
         [left] = target.parent.iterdir()
         assert left.name != target.name

@@ -86,11 +86,13 @@ def test_what_comes_back_is_found_and_goes_on(memory: MemoryManager, other: Memo
     assert other.search_knowledge("", embedding=[0.5, -1.0, 2.0], user_id="alice")[0].value == "Omsk"
 
 
-def test_vectors_are_made_of_what_came_in(tmp_path: Path, sqlite_memory: MemoryManager, clock: FrozenClock) -> None:
-    fill(sqlite_memory, clock)
+def test_vectors_are_made_of_what_came_in(url: str, clock: FrozenClock) -> None:
+    with MemoryManager(":memory:", clock=clock) as source:
+        fill(source, clock)
+        file = exported(source)
     kept = load_settings(memory={"rag": {"background": False}})
-    with MemoryManager(tmp_path / "b.db", embedder=FakeEmbedder(), clock=clock, settings=kept) as memory:
-        memory.import_user(BytesIO(exported(sqlite_memory)))
+    with MemoryManager(url, embedder=FakeEmbedder(), clock=clock, settings=kept) as memory:
+        memory.import_user(BytesIO(file))
         wanted = memory._store.read(lambda uow: uow.vectors.count("pending"))
         assert wanted == 6 + 4  # chat messages, and facts that are open
         assert memory.reindex() > 0
@@ -110,11 +112,12 @@ def test_one_owner_alone_exports_and_imports_their_own(memory: MemoryManager, cl
     assert rows(memory) == before
 
 
-def test_sessions_of_one_owner_alone_get_ids_that_tell_nothing(tmp_path: Path, sqlite_memory: MemoryManager) -> None:
-    taken = sqlite_memory.create_session("alice", session_id="chat-1").id
-    free = sqlite_memory.create_session("alice", session_id="chat-2").id
-    file = exported(sqlite_memory)
-    with MemoryManager(tmp_path / "b.db") as memory:
+def test_sessions_of_one_owner_alone_get_ids_that_tell_nothing(tmp_path: Path, url: str) -> None:
+    with MemoryManager(":memory:") as source:
+        taken = source.create_session("alice", session_id="chat-1").id
+        free = source.create_session("alice", session_id="chat-2").id
+        file = exported(source)
+    with MemoryManager(url) as memory:
         memory.create_session("bob", session_id="chat-1")
         alice = memory.for_user("alice")
         assert alice.import_user(BytesIO(file)).sessions_added == 2
@@ -300,9 +303,9 @@ def test_an_export_is_of_one_moment_while_others_write(memory: MemoryManager) ->
         assert copy.import_user(BytesIO(file.getvalue())).messages_added == 1_200
 
 
-def test_writers_do_not_wait_for_an_export(sqlite_memory: MemoryManager) -> None:
-    session = sqlite_memory.create_session("alice").id
-    sqlite_memory.add_message(Message(session_id=session, role="user", content="x"))
+def test_writers_do_not_wait_for_an_export(memory: MemoryManager) -> None:
+    session = memory.create_session("alice").id
+    memory.add_message(Message(session_id=session, role="user", content="x"))
     going, done = threading.Event(), threading.Event()
 
     class Slow(BytesIO):
@@ -312,9 +315,9 @@ def test_writers_do_not_wait_for_an_export(sqlite_memory: MemoryManager) -> None
             return super().write(data)
 
     with ThreadPoolExecutor(1) as pool:
-        export = pool.submit(sqlite_memory.export_user, "alice", Slow())
+        export = pool.submit(memory.export_user, "alice", Slow())
         assert going.wait(GUARD)
-        sqlite_memory.add_message(Message(session_id=session, role="user", content="meanwhile"))
+        memory.add_message(Message(session_id=session, role="user", content="meanwhile"))
         done.set()
         assert export.result(GUARD).messages == 1
 
@@ -341,20 +344,20 @@ def test_a_file_is_whole_private_and_never_written_over(sqlite_memory: MemoryMan
     assert sorted(file.name for file in folder.iterdir()) == ["alice.jsonl", "link.jsonl"]
 
 
-def test_an_export_that_fails_leaves_no_file(sqlite_memory: MemoryManager, tmp_path: Path) -> None:
+def test_an_export_that_fails_leaves_no_file(memory: MemoryManager, tmp_path: Path) -> None:
     folder = tmp_path / "out"
     folder.mkdir()
-    sqlite_memory.create_session("alice")
+    memory.create_session("alice")
 
     def fail(done: int, total: int) -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        sqlite_memory.export_user("alice", folder / "alice.jsonl", progress=fail)
+        memory.export_user("alice", folder / "alice.jsonl", progress=fail)
     assert list(folder.iterdir()) == []
     with pytest.raises(StorageError, match="No such file"):
-        sqlite_memory.export_user("alice", folder / "missing" / "alice.jsonl")
-    assert sqlite_memory.export_user("alice", folder / "alice.jsonl").sessions == 1
+        memory.export_user("alice", folder / "missing" / "alice.jsonl")
+    assert memory.export_user("alice", folder / "alice.jsonl").sessions == 1
 
 
 @pytest.mark.parametrize("target", [None, 7, StringIO(), "a\0b", "\ud800"])
@@ -375,35 +378,35 @@ class _Pipe(BytesIO):
         return False
 
 
-def test_files_that_are_handed_in(sqlite_memory: MemoryManager, clock: FrozenClock, tmp_path: Path) -> None:
-    fill(sqlite_memory, clock)
-    whole, little = exported(sqlite_memory), _Trickle()
-    sqlite_memory.export_user("alice", little)
+def test_files_that_are_handed_in(memory: MemoryManager, clock: FrozenClock) -> None:
+    fill(memory, clock)
+    whole, little = exported(memory), _Trickle()
+    memory.export_user("alice", little)
     assert little.getvalue() == whole
-    with MemoryManager(":memory:") as memory:
-        assert memory.import_user(_Pipe(whole)).sessions_added == 2
-    with MemoryManager(":memory:") as memory:
+    with MemoryManager(":memory:") as other:
+        assert other.import_user(_Pipe(whole)).sessions_added == 2
+    with MemoryManager(":memory:") as other:
         behind = BytesIO(b"something before it\n" + whole)
         behind.readline()
-        assert memory.import_user(behind).sessions_added == 2
+        assert other.import_user(behind).sessions_added == 2
     with pytest.raises(InvalidInput, match="binary"):
-        sqlite_memory.import_user(StringIO())  # type: ignore[arg-type]
+        memory.import_user(StringIO())  # type: ignore[arg-type]
 
 
-def test_a_full_disk_is_a_storage_error(sqlite_memory: MemoryManager) -> None:
+def test_a_full_disk_is_a_storage_error(memory: MemoryManager) -> None:
     class Full(BytesIO):
         def write(self, data: Any) -> int:
             raise OSError(28, "No space left on device")
 
     with pytest.raises(StorageError, match="no space"):
-        sqlite_memory.export_user("alice", Full())
-    assert sqlite_memory.export_user("alice", BytesIO()).sessions == 0
+        memory.export_user("alice", Full())
+    assert memory.export_user("alice", BytesIO()).sessions == 0
 
 
-def test_the_lines_are_as_documented(sqlite_memory: MemoryManager, clock: FrozenClock) -> None:
+def test_the_lines_are_as_documented(memory: MemoryManager, clock: FrozenClock) -> None:
     """One line of JSON each, in order, text as itself; what is null is left out."""
-    fill(sqlite_memory, clock)
-    written = exported(sqlite_memory)
+    fill(memory, clock)
+    written = exported(memory)
     kinds = [json.loads(line)["type"] for line in written.splitlines()]
     assert kinds[0] == "header"
     assert kinds[-1] == "end"
@@ -423,10 +426,10 @@ async def _async_round_trip(url: str, path: Path) -> tuple[int, int]:
         return done.messages, there.messages_there
 
 
-def test_the_async_memory_has_them_too(sqlite_url: str, tmp_path: Path) -> None:
+def test_the_async_memory_has_them_too(url: str, tmp_path: Path) -> None:
     import asyncio
 
-    assert asyncio.run(_async_round_trip(sqlite_url, tmp_path / "a.jsonl")) == (1, 1)
+    assert asyncio.run(_async_round_trip(url, tmp_path / "a.jsonl")) == (1, 1)
 
 
 @pytest.mark.long
@@ -448,28 +451,29 @@ def test_a_large_memory_goes_through_a_little_at_a_time(sqlite_memory: MemoryMan
     assert max(exporting, importing) < 20_000_000
 
 
-def test_a_read_only_memory_exports_and_takes_nothing_in(sqlite_memory: MemoryManager, clock: FrozenClock) -> None:
-    fill(sqlite_memory, clock)
+def test_a_read_only_memory_exports_and_takes_nothing_in(memory: MemoryManager, clock: FrozenClock) -> None:
+    fill(memory, clock)
     with ExitStack() as stack:
-        reader = stack.enter_context(MemoryManager(sqlite_memory.url, read_only=True, clock=clock))
-        assert exported(reader) == exported(sqlite_memory)
+        reader = stack.enter_context(MemoryManager(memory.url, read_only=True, clock=clock))
+        assert exported(reader) == exported(memory)
         with pytest.raises(ReadOnly):
-            reader.import_user(BytesIO(exported(sqlite_memory)))
+            reader.import_user(BytesIO(exported(memory)))
 
 
-def test_what_is_switched_off_is_exported_all_the_same(sqlite_memory: MemoryManager, clock: FrozenClock) -> None:
-    fill(sqlite_memory, clock)
+def test_what_is_switched_off_is_exported_all_the_same(memory: MemoryManager, clock: FrozenClock) -> None:
+    fill(memory, clock)
     off = load_settings(memory={"long_term": {"enabled": False}, "user_preferences": {"enabled": False}})
-    with MemoryManager(sqlite_memory.url, settings=off, clock=clock) as memory:
-        assert exported(memory) == exported(sqlite_memory)
+    with MemoryManager(memory.url, settings=off, clock=clock) as other:
+        assert exported(other) == exported(memory)
 
 
-def test_preferences_that_are_not_kept_do_not_come_in(sqlite_memory: MemoryManager, tmp_path: Path) -> None:
+def test_preferences_that_are_not_kept_do_not_come_in(url: str) -> None:
     liked = UserPreferences(user_id="alice", coding_style="terse", communication_tone="dry")
-    saved = sqlite_memory.save_user_preferences(liked)
+    with MemoryManager(":memory:") as source:
+        saved = source.save_user_preferences(liked)
+        file = exported(source)
     some = load_settings(memory={"user_preferences": {"remember": ["coding_style"]}})
-    with MemoryManager(tmp_path / "b.db", settings=some) as memory:
-        file = exported(sqlite_memory)
+    with MemoryManager(url, settings=some) as memory:
         memory.import_user(BytesIO(file))
         assert memory.get_user_preferences("alice") == replace(saved, communication_tone=None)
         assert memory.import_user(BytesIO(file)).preferences_there == 1

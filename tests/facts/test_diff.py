@@ -128,8 +128,8 @@ def test_moments_are_checked(memory: MemoryManager, clock: FrozenClock) -> None:
         memory.diff("alice", datetime(2025, 1, 1), clock())  # noqa: DTZ001 - it is refused
 
 
-def test_switched_off_there_is_nothing(sqlite_url: str, clock: FrozenClock) -> None:
-    with MemoryManager(sqlite_url, settings=load_settings(memory={"long_term": {"enabled": False}})) as memory:
+def test_switched_off_there_is_nothing(url: str, clock: FrozenClock) -> None:
+    with MemoryManager(url, settings=load_settings(memory={"long_term": {"enabled": False}})) as memory:
         assert memory.diff("alice", clock(), clock()).changes == []
         assert memory.find_duplicates("alice") == []
 

@@ -130,14 +130,14 @@ def test_a_fact_that_came_in_between_is_passed_over(memory: MemoryManager) -> No
 
 
 @pytest.mark.long
-def test_very_many_alike_take_no_time_of_all_pairs(sqlite_memory: MemoryManager) -> None:
+def test_very_many_alike_take_no_time_of_all_pairs(memory: MemoryManager) -> None:
     """One word that all have, and values of which many are equal: neither makes it compare each with each."""
     facts = [
         Knowledge(user_id="alice", key=f"k{number}", value=f"likes item{number % 4_000} very much indeed")
         for number in range(20_000)
     ]
-    sqlite_memory.add_knowledge_many(facts)
-    found = sqlite_memory.find_duplicates("alice", limit=50)
+    memory.add_knowledge_many(facts)
+    found = memory.find_duplicates("alice", limit=50)
     assert len(found) == 50
     assert all(pair.similarity == 1 for pair in found)
 

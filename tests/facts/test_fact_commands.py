@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
+from cli_runner import CliRunner, Result
 
 from mirai_memory import Knowledge, MemoryManager, UserMemory
 from mirai_memory.cli.app import app

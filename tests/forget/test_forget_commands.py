@@ -8,7 +8,7 @@ from contextlib import closing
 
 import pytest
 from canaries import CANARY, fill
-from typer.testing import CliRunner, Result
+from cli_runner import CliRunner, Result
 
 from mirai_memory import MemoryManager
 from mirai_memory.cli.app import app

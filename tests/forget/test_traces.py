@@ -43,11 +43,11 @@ def test_the_forms_of_the_index_are_looked_for(memory: MemoryManager) -> None:
     assert found
 
 
-def test_a_log_is_searched_and_its_rotated_files(sqlite_url: str, tmp_path: Path) -> None:
+def test_a_log_is_searched_and_its_rotated_files(url: str, tmp_path: Path) -> None:
     log = tmp_path / "logs" / "app.log"
     log.parent.mkdir()
     settings = load_settings(monitoring={"logs": {"path": str(log)}})
-    with MemoryManager(sqlite_url, settings=settings) as memory:
+    with MemoryManager(url, settings=settings) as memory:
         log.write_text("nothing\n")
         assert memory.verify_forgotten("alice", [WORD]).ok
         log.with_name("app.log.1").write_text(f"a host's own line about {WORD}\n")
@@ -56,9 +56,9 @@ def test_a_log_is_searched_and_its_rotated_files(sqlite_url: str, tmp_path: Path
 
 
 @pytest.mark.parametrize("words", ["zebra", [""], [1], [" "]])
-def test_words_that_are_none(sqlite_memory: MemoryManager, words: list[str]) -> None:
+def test_words_that_are_none(memory: MemoryManager, words: list[str]) -> None:
     with pytest.raises(InvalidInput, match="words"):
-        sqlite_memory.verify_forgotten("alice", words)
+        memory.verify_forgotten("alice", words)
 
 
 def test_looking_drops_no_lock(sqlite_memory: MemoryManager, sqlite_url: str) -> None:

@@ -279,7 +279,7 @@ def test_the_embedder_that_the_settings_mean(monkeypatch: pytest.MonkeyPatch) ->
     assert named.advice == "pip install 'mirai-memory[embeddings]'"
 
 
-def test_the_embedder_of_the_program_itself(sqlite_url: str) -> None:
-    with MemoryManager(sqlite_url, embedder=FakeEmbedder()) as memory:
+def test_the_embedder_of_the_program_itself(url: str) -> None:
+    with MemoryManager(url, embedder=FakeEmbedder()) as memory:
         checks = {check.name: check for check in check_health(manager=memory).checks}
     assert checks["embedder"].detail == FakeEmbedder().name

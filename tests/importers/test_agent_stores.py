@@ -32,8 +32,8 @@ def alice(memory: MemoryManager) -> UserMemory:
 
 
 @pytest.fixture
-def lite(sqlite_memory: MemoryManager) -> UserMemory:
-    return sqlite_memory.for_user("alice")
+def lite(memory: MemoryManager) -> UserMemory:
+    return memory.for_user("alice")
 
 
 def everything(mine: UserMemory) -> dict[str, list[Message]]:

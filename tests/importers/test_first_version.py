@@ -20,11 +20,6 @@ from mirai_memory.importers import ImportReport, import_file
 BERLIN = ZoneInfo("Europe/Berlin")
 
 
-@pytest.fixture
-def lite(sqlite_memory: MemoryManager) -> MemoryManager:
-    return sqlite_memory
-
-
 def take(memory: Any, path: Path, **more: Any) -> ImportReport:
     return import_file(memory, path, **{"timezone": BERLIN, **more})
 
@@ -110,15 +105,15 @@ def test_what_is_newer_in_the_memory_stays(memory: MemoryManager) -> None:
     assert take(memory, path).preferences_saved == 1
 
 
-def test_the_source_is_not_changed(lite: MemoryManager) -> None:
+def test_the_source_is_not_changed(memory: MemoryManager) -> None:
     path = foreign.old()
     before = path.read_bytes()
-    take(lite, path)
+    take(memory, path)
     assert path.read_bytes() == before
     assert list(Path().glob("old.db-*")) == []
 
 
-def test_a_wal_that_was_left_behind_is_read(lite: MemoryManager) -> None:
+def test_a_wal_that_was_left_behind_is_read(memory: MemoryManager) -> None:
     path = foreign.old()
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA journal_mode=WAL")
@@ -126,24 +121,24 @@ def test_a_wal_that_was_left_behind_is_read(lite: MemoryManager) -> None:
         connection.commit()
         for ending in ("", "-wal"):
             shutil.copy(f"old.db{ending}", f"copy.db{ending}")
-    assert take(lite, Path("copy.db")).messages_added == 5
+    assert take(memory, Path("copy.db")).messages_added == 5
 
 
-def test_a_timezone_is_that_of_the_times_without_one(lite: MemoryManager) -> None:
+def test_a_timezone_is_that_of_the_times_without_one(memory: MemoryManager) -> None:
     path = foreign.old()
     foreign.change(path, "UPDATE messages SET timestamp = '2024-07-01T12:00:00+05:00' WHERE id = 3")
-    take(lite, path, timezone=ZoneInfo("Asia/Tokyo"))
-    messages = lite.get_messages(lite.list_sessions("alice")[0].id)
+    take(memory, path, timezone=ZoneInfo("Asia/Tokyo"))
+    messages = memory.get_messages(memory.list_sessions("alice")[0].id)
     assert messages[0].timestamp == datetime(2024, 1, 15, 1, 0, 0, 123456, tzinfo=UTC)
     assert messages[1].timestamp == datetime(2024, 7, 1, 7, tzinfo=UTC)
 
 
-def test_one_owner_may_be_taken_alone(lite: MemoryManager) -> None:
-    report = take(lite.for_user("alice"), foreign.old())
+def test_one_owner_may_be_taken_alone(memory: MemoryManager) -> None:
+    report = take(memory.for_user("alice"), foreign.old())
     assert (report.sessions, report.messages_added, report.tasks_added, report.preferences_saved) == (1, 3, 1, 1)
     assert (report.facts_added, report.fault_count) == (0, 0)
-    assert {session.user_id for session in lite.list_sessions()} == {"alice"}
-    assert lite.get_knowledge() == []
+    assert {session.user_id for session in memory.list_sessions()} == {"alice"}
+    assert memory.get_knowledge() == []
 
 
 BROKEN: dict[str, tuple[str, str, int]] = {
@@ -173,20 +168,20 @@ BROKEN: dict[str, tuple[str, str, int]] = {
 
 
 @pytest.mark.parametrize("statement", BROKEN)
-def test_what_is_broken_is_named_and_the_rest_is_imported(lite: MemoryManager, statement: str) -> None:
+def test_what_is_broken_is_named_and_the_rest_is_imported(memory: MemoryManager, statement: str) -> None:
     place, reason, conversations = BROKEN[statement]
     path = foreign.old()
     foreign.change(path, statement)
-    report = take(lite, path, format="first-version")
+    report = take(memory, path, format="first-version")
     assert report.fault_count == 1
     (fault,) = faults(report)
     assert fault.startswith(f"old.db, {place}")
     assert reason in fault
-    assert report.conversations == conversations == len(lite.list_sessions())
+    assert report.conversations == conversations == len(memory.list_sessions())
     assert report.conversations_refused == (1 if conversations == 1 else 0)
 
 
-def test_foreign_types_are_taken_as_they_are_meant(lite: MemoryManager) -> None:
+def test_foreign_types_are_taken_as_they_are_meant(memory: MemoryManager) -> None:
     path = foreign.old(
         script=foreign.FIRST_VERSION.replace(" TEXT", "").replace(" INTEGER", "").replace("AUTOINCREMENT", "")
     )
@@ -195,38 +190,38 @@ def test_foreign_types_are_taken_as_they_are_meant(lite: MemoryManager) -> None:
         path, "UPDATE messages SET id = 1, content = 7, tokens = '6', timestamp = 1705309200 WHERE rowid = 1"
     )
     foreign.change(path, "UPDATE messages SET id = 2, content = CAST('bytes' AS BLOB) WHERE rowid = 3")
-    report = take(lite, path)
+    report = take(memory, path)
     assert report.fault_count == 0
-    messages = lite.get_messages(lite.list_sessions("42")[0].id)
+    messages = memory.get_messages(memory.list_sessions("42")[0].id)
     assert [message.content for message in messages] == ["7", "bytes", "Thanks"]
     assert (messages[0].tokens, messages[0].timestamp) == (6, datetime(2024, 1, 15, 9, tzinfo=UTC))
 
 
-def test_a_damaged_database_is_a_fault(lite: MemoryManager) -> None:
+def test_a_damaged_database_is_a_fault(memory: MemoryManager) -> None:
     many = "INSERT INTO messages (session_id, role, content) SELECT 's1', 'user', hex(zeroblob(400)) FROM generate"
     numbers = "WITH RECURSIVE generate(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM generate WHERE n < 500) "
     path = foreign.old((numbers + many, ()))
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2 // 4096 * 4096 + 4096] + b"\xff" * (len(whole) // 2 // 4096 * 4096 - 8192))
-    report = take(lite, path, format="first-version")
+    report = take(memory, path, format="first-version")
     assert report.fault_count > 0
 
 
-def test_the_memory_cannot_be_its_own_source(lite: MemoryManager) -> None:
-    Path("link.db").symlink_to(lite.url)
-    for path in (Path(lite.url), Path("link.db")):
+def test_the_memory_cannot_be_its_own_source(sqlite_memory: MemoryManager) -> None:
+    Path("link.db").symlink_to(sqlite_memory.url)
+    for path in (Path(sqlite_memory.url), Path("link.db")):
         with pytest.raises(InvalidInput, match="itself"):
-            take(lite, path)
-    alice = lite.for_user("alice")
+            take(sqlite_memory, path)
+    alice = sqlite_memory.for_user("alice")
     for format, reason in ((None, "known format"), ("first-version", "of this version"), ("openai", "SQLite database")):
-        assert reason in faults(take(alice, Path(lite.url), format=format))[0]
+        assert reason in faults(take(alice, Path(sqlite_memory.url), format=format))[0]
 
 
-def test_owners_cannot_be_made_up(lite: MemoryManager) -> None:
+def test_owners_cannot_be_made_up(memory: MemoryManager) -> None:
     with pytest.raises(InvalidInput, match="for_user"):
-        take(lite, foreign.write([foreign.chat("a", foreign.said("user", "hi"))]))
+        take(memory, foreign.write([foreign.chat("a", foreign.said("user", "hi"))]))
     with pytest.raises(InvalidInput, match="format"):
-        take(lite, foreign.old(), format="xml")
+        take(memory, foreign.old(), format="xml")
 
 
 def test_a_dry_run_says_the_same_and_stores_nothing(memory: MemoryManager) -> None:
@@ -240,14 +235,14 @@ def test_a_dry_run_says_the_same_and_stores_nothing(memory: MemoryManager) -> No
     assert take(memory, path, dry_run=True) == take(memory, path)
 
 
-def test_messages_come_in_the_order_in_which_they_were_written(lite: MemoryManager) -> None:
+def test_messages_come_in_the_order_in_which_they_were_written(memory: MemoryManager) -> None:
     path = foreign.old()
     make: Callable[[int], tuple[str, tuple[Any, ...]]] = lambda n: (  # noqa: E731
         "INSERT INTO messages (session_id, role, content) VALUES (?, 'user', ?)",
         (f"s{n % 2 + 1}", f"number {n}"),
     )
     foreign.database("old.db", "", *map(make, range(1200)))
-    assert take(lite, path).messages_added == 1204
-    (session,) = lite.list_sessions("alice")
-    contents = [message.content for message in lite.get_messages(session.id, limit=1000)][3:]
+    assert take(memory, path).messages_added == 1204
+    (session,) = memory.list_sessions("alice")
+    contents = [message.content for message in memory.get_messages(session.id, limit=1000)][3:]
     assert contents == [f"number {n}" for n in range(0, 1200, 2)]

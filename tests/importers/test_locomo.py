@@ -43,8 +43,8 @@ def alice(memory: MemoryManager) -> UserMemory:
 
 
 @pytest.fixture
-def lite(sqlite_memory: MemoryManager) -> UserMemory:
-    return sqlite_memory.for_user("alice")
+def lite(memory: MemoryManager) -> UserMemory:
+    return memory.for_user("alice")
 
 
 def write(value: Any) -> Path:

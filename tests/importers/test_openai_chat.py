@@ -26,9 +26,9 @@ def alice(memory: MemoryManager) -> UserMemory:
 
 
 @pytest.fixture
-def lite(sqlite_memory: MemoryManager) -> UserMemory:
+def lite(memory: MemoryManager) -> UserMemory:
     """For what the parsing decides, one engine is enough."""
-    return sqlite_memory.for_user("alice")
+    return memory.for_user("alice")
 
 
 def write(text: str | bytes, name: str = "chat.dat") -> Path:
@@ -204,10 +204,10 @@ def test_conversations_that_begin_with_the_same_instructions_stay_apart(lite: Us
     assert len(lite.list_sessions()) == 2
 
 
-def test_owners_do_not_meet(sqlite_memory: MemoryManager) -> None:
+def test_owners_do_not_meet(memory: MemoryManager) -> None:
     path = write(lines({"id": "same", "messages": [HI]}))
-    assert counts(import_file(sqlite_memory.for_user("a"), path)) == (1, 1, 0, 0)
-    assert counts(import_file(sqlite_memory.for_user("b"), path)) == (1, 1, 0, 0)
+    assert counts(import_file(memory.for_user("a"), path)) == (1, 1, 0, 0)
+    assert counts(import_file(memory.for_user("b"), path)) == (1, 1, 0, 0)
 
 
 BROKEN_MESSAGES = {
@@ -399,7 +399,7 @@ def test_an_interrupt_leaves_the_conversations_before_it_whole(alice: UserMemory
     assert counts(import_file(alice, path)) == (3, 901, 1, 0)
 
 
-def test_what_was_imported_is_found(sqlite_memory: MemoryManager) -> None:
-    mine = sqlite_memory.for_user("alice")
+def test_what_was_imported_is_found(memory: MemoryManager) -> None:
+    mine = memory.for_user("alice")
     import_file(mine, write(lines(HI, {"role": "user", "content": "Пью зелёный чай по утрам"})))
     assert mine.search_messages("зеленого чая")[0].content == "Пью зелёный чай по утрам"

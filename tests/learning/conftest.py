@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from mirai_memory import MemoryManager
 from mirai_memory.testing import FakeExtractor
 from mirai_memory.testing.clock import FrozenClock
-
-sys.path.insert(0, str(Path(__file__).parents[1]))  # for the server of a chat model
 
 
 @pytest.fixture

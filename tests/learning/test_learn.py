@@ -174,11 +174,11 @@ def test_an_older_message_does_not_replace_what_is_newer(
     ],
 )
 def test_the_policy_of_the_settings_holds(
-    sqlite_url: str, clock: FrozenClock, policy: str, confidence: float, outcome: str
+    url: str, clock: FrozenClock, policy: str, confidence: float, outcome: str
 ) -> None:
     settings = load_settings(memory={"long_term": {"on_conflict": {"profile": policy}}})
     extractor = FakeExtractor(confidence=confidence)
-    with MemoryManager(sqlite_url, clock=clock, extractor=extractor, settings=settings) as memory:
+    with MemoryManager(url, clock=clock, extractor=extractor, settings=settings) as memory:
         known = Knowledge(user_id="alice", category="profile", key="home_city", value="Kazan", confidence=0.5)
         memory.add_knowledge(known)
         session = memory.create_session("alice").id
@@ -228,11 +228,11 @@ def test_a_preference_that_is_so_already_writes_nothing(memory: MemoryManager, s
     [("replace", 0.2, "applied"), ("reject", 1.0, "rejected"), ("keep_higher_confidence", 0.9, "kept")],
 )
 def test_preferences_have_a_policy_of_their_own(
-    sqlite_url: str, clock: FrozenClock, policy: str, confidence: float, outcome: str
+    url: str, clock: FrozenClock, policy: str, confidence: float, outcome: str
 ) -> None:
     settings = load_settings(memory={"long_term": {"on_conflict": {"preferences": policy}}})
     extractor = FakeExtractor(confidence=confidence)
-    with MemoryManager(sqlite_url, clock=clock, extractor=extractor, settings=settings) as memory:
+    with MemoryManager(url, clock=clock, extractor=extractor, settings=settings) as memory:
         memory.update_user_preferences("alice", communication_tone="warm")
         session = memory.create_session("alice").id
         say(memory, session, "Please be brief.")
@@ -244,10 +244,10 @@ def test_preferences_have_a_policy_of_their_own(
 
 @pytest.mark.parametrize("likes", [{"enabled": False}, {"remember": ["coding_style"]}])
 def test_preferences_that_are_not_kept_are_refused(
-    sqlite_url: str, clock: FrozenClock, extractor: FakeExtractor, likes: dict[str, Any]
+    url: str, clock: FrozenClock, extractor: FakeExtractor, likes: dict[str, Any]
 ) -> None:
     settings = load_settings(memory={"user_preferences": likes})
-    with MemoryManager(sqlite_url, clock=clock, extractor=extractor, settings=settings) as memory:
+    with MemoryManager(url, clock=clock, extractor=extractor, settings=settings) as memory:
         session = memory.create_session("alice").id
         say(memory, session, "Please be brief. My home city is Perm.")
         learned = memory.learn(session)
@@ -256,10 +256,10 @@ def test_preferences_that_are_not_kept_are_refused(
 
 
 def test_tools_beyond_what_a_list_may_hold_are_refused_alone(
-    sqlite_url: str, clock: FrozenClock, extractor: FakeExtractor
+    url: str, clock: FrozenClock, extractor: FakeExtractor
 ) -> None:
     settings = load_settings(memory={"max_content_chars": 40})
-    with MemoryManager(sqlite_url, clock=clock, extractor=extractor, settings=settings) as memory:
+    with MemoryManager(url, clock=clock, extractor=extractor, settings=settings) as memory:
         memory.update_user_preferences("alice", favorite_tools=["x" * 30])
         session = memory.create_session("alice").id
         [id] = say(memory, session, "words")
@@ -328,8 +328,8 @@ def test_a_pasted_context_teaches_nothing(memory: MemoryManager, session: str, e
     assert {fact.key for fact in memory.get_knowledge(user_id="alice")} == {"x", "cat"}
 
 
-def test_a_long_session_is_read_in_parts(sqlite_memory: MemoryManager, extractor: FakeExtractor) -> None:
-    memory, extractor = sqlite_memory, extractor
+def test_a_long_session_is_read_in_parts(memory: MemoryManager, extractor: FakeExtractor) -> None:
+    memory, extractor = memory, extractor
     session = memory.create_session("alice").id
     filler = "word " * 600
     say(memory, session, *(f"My item{number} is thing{number}. {filler}" for number in range(20)))
@@ -344,21 +344,21 @@ def test_a_long_session_is_read_in_parts(sqlite_memory: MemoryManager, extractor
     assert seen[-1] == (20, 20)
 
 
-def test_a_message_of_any_length_is_read_in_part(sqlite_memory: MemoryManager, extractor: FakeExtractor) -> None:
-    session = sqlite_memory.create_session("alice").id
-    say(sqlite_memory, session, "My home city is Perm. " + "x" * 500_000)
-    sqlite_memory.learn(session)
+def test_a_message_of_any_length_is_read_in_part(memory: MemoryManager, extractor: FakeExtractor) -> None:
+    session = memory.create_session("alice").id
+    say(memory, session, "My home city is Perm. " + "x" * 500_000)
+    memory.learn(session)
     [[message]] = extractor.messages
     assert len(message.content) <= 12_000
-    assert len(sqlite_memory.get_knowledge(user_id="alice")) == 1
+    assert len(memory.get_knowledge(user_id="alice")) == 1
 
 
-def test_hundreds_of_short_messages_and_gaps(sqlite_memory: MemoryManager, extractor: FakeExtractor) -> None:
-    session = sqlite_memory.create_session("alice").id
-    ids = say(sqlite_memory, session, *("yes" if n % 5 else f"My item{n} is thing." for n in range(250)))
+def test_hundreds_of_short_messages_and_gaps(memory: MemoryManager, extractor: FakeExtractor) -> None:
+    session = memory.create_session("alice").id
+    ids = say(memory, session, *("yes" if n % 5 else f"My item{n} is thing." for n in range(250)))
     for id in (*ids[:3], *ids[120:130], *ids[-2:]):
-        sqlite_memory.delete_message(id)
-    learned = sqlite_memory.learn(session)
+        memory.delete_message(id)
+    learned = memory.learn(session)
     assert (learned.through, learned.messages, outcomes(learned)) == (250, 235, {"applied": 47})
     assert extractor.calls == 3
 
@@ -431,15 +431,15 @@ def test_an_extractor_that_fails_is_a_model_error(
     assert outcomes(memory.learn(session)) == {"applied": 1}
 
 
-def test_what_was_stored_before_a_failure_stays(sqlite_memory: MemoryManager, extractor: FakeExtractor) -> None:
-    session = sqlite_memory.create_session("alice").id
-    say(sqlite_memory, session, *(f"My item{number} is thing. {'word ' * 3_000}" for number in range(3)))
+def test_what_was_stored_before_a_failure_stays(memory: MemoryManager, extractor: FakeExtractor) -> None:
+    session = memory.create_session("alice").id
+    say(memory, session, *(f"My item{number} is thing. {'word ' * 3_000}" for number in range(3)))
     with pytest.raises(ModelError):
-        sqlite_memory.learn(session, progress=lambda done, total: extractor.fail())
-    assert len(sqlite_memory.get_knowledge(user_id="alice")) == 1
+        memory.learn(session, progress=lambda done, total: extractor.fail())
+    assert len(memory.get_knowledge(user_id="alice")) == 1
     extractor.recover()
-    assert sqlite_memory.learn(session).after == 1
-    assert len(sqlite_memory.get_knowledge(user_id="alice")) == 3
+    assert memory.learn(session).after == 1
+    assert len(memory.get_knowledge(user_id="alice")) == 3
 
 
 def test_nonsense_costs_only_itself(memory: MemoryManager, session: str, extractor: FakeExtractor) -> None:
@@ -513,9 +513,9 @@ def test_a_session_gone_meanwhile_teaches_nothing(url: str, clock: FrozenClock) 
         assert memory.get_knowledge(user_id="alice") == []
 
 
-def test_one_that_is_always_changed_is_busy(sqlite_url: str, clock: FrozenClock) -> None:
+def test_one_that_is_always_changed_is_busy(url: str, clock: FrozenClock) -> None:
     extractor = Meanwhile(lambda self: memory.update_message(id, f"My cat is Tom{self.calls}."))
-    with MemoryManager(sqlite_url, clock=clock, extractor=extractor) as memory:
+    with MemoryManager(url, clock=clock, extractor=extractor) as memory:
         session = memory.create_session("alice").id
         [id] = say(memory, session, "words")
         with pytest.raises(Busy, match="changed"):
@@ -703,16 +703,16 @@ def test_a_report_is_json_without_surprises(memory: MemoryManager, session: str)
 # --- what is refused --------------------------------------------------------------------------------------------------
 
 
-def test_without_an_extractor_the_error_names_where_to_put_one(sqlite_url: str) -> None:
-    with MemoryManager(sqlite_url) as memory:
+def test_without_an_extractor_the_error_names_where_to_put_one(url: str) -> None:
+    with MemoryManager(url) as memory:
         session = memory.create_session("alice").id
         with pytest.raises(ConfigurationError, match=r"memory\.long_term\.extractor is none.*extractor="):
             memory.learn(session)
 
 
-def test_where_facts_are_not_kept_nothing_is_learned(sqlite_url: str, extractor: FakeExtractor) -> None:
+def test_where_facts_are_not_kept_nothing_is_learned(url: str, extractor: FakeExtractor) -> None:
     settings = load_settings(memory={"long_term": {"enabled": False}})
-    with MemoryManager(sqlite_url, settings=settings, extractor=extractor) as memory:
+    with MemoryManager(url, settings=settings, extractor=extractor) as memory:
         session = memory.create_session("alice").id
         say(memory, session, "My home city is Perm.")
         with pytest.raises(ConfigurationError, match=r"memory\.long_term\.enabled"):
@@ -720,11 +720,11 @@ def test_where_facts_are_not_kept_nothing_is_learned(sqlite_url: str, extractor:
     assert extractor.calls == 0
 
 
-def test_a_memory_for_reading_only_proposes(sqlite_url: str, clock: FrozenClock, extractor: FakeExtractor) -> None:
-    with MemoryManager(sqlite_url, clock=clock) as memory:
+def test_a_memory_for_reading_only_proposes(url: str, clock: FrozenClock, extractor: FakeExtractor) -> None:
+    with MemoryManager(url, clock=clock) as memory:
         session = memory.create_session("alice").id
         say(memory, session, "My home city is Perm.")
-    with MemoryManager(sqlite_url, clock=clock, extractor=extractor, read_only=True) as memory:
+    with MemoryManager(url, clock=clock, extractor=extractor, read_only=True) as memory:
         with pytest.raises(ReadOnly):
             memory.learn(session)
         assert extractor.calls == 0
@@ -741,9 +741,9 @@ def test_an_unknown_session_is_not_found(memory: MemoryManager, extractor: FakeE
 
 
 @pytest.mark.parametrize("nonsense", [object(), type("E", (), {"name": "x"})(), type("E", (), {"extract": print})()])
-def test_what_is_no_extractor_is_refused_at_the_opening(sqlite_url: str, nonsense: Any) -> None:
+def test_what_is_no_extractor_is_refused_at_the_opening(url: str, nonsense: Any) -> None:
     with pytest.raises(InvalidInput, match="extractor"):
-        MemoryManager(sqlite_url, extractor=nonsense)
+        MemoryManager(url, extractor=nonsense)
 
 
 # --- owners -----------------------------------------------------------------------------------------------------------

@@ -12,11 +12,11 @@ from mirai_memory.testing import FakeExtractor
 WORD = "canary"
 
 
-def test_learning_leaves_no_word_in_the_log(tmp_path: Path, sqlite_url: str) -> None:
+def test_learning_leaves_no_word_in_the_log(tmp_path: Path, url: str) -> None:
     path = tmp_path / "mirai.log"
     extractor = FakeExtractor()
     settings = load_settings(monitoring={"logs": {"path": str(path), "level": "TRACE"}})
-    with configure_logging(settings), MemoryManager(sqlite_url, extractor=extractor) as memory:
+    with configure_logging(settings), MemoryManager(url, extractor=extractor) as memory:
         session = memory.create_session("alice").id
         for number in range(3):
             text = f"My {WORD} is {WORD}{number}. Please be {WORD}."
@@ -38,9 +38,9 @@ def test_learning_leaves_no_word_in_the_log(tmp_path: Path, sqlite_url: str) -> 
     assert WORD not in text
 
 
-def test_what_is_refused_is_told_without_its_text(sqlite_url: str) -> None:
+def test_what_is_refused_is_told_without_its_text(url: str) -> None:
     extractor = FakeExtractor()
-    with MemoryManager(sqlite_url, extractor=extractor) as memory:
+    with MemoryManager(url, extractor=extractor) as memory:
         session = memory.create_session("alice").id
         [id] = memory.add_messages([Message(session_id=session, role="user", content="words")])
         wrong = [

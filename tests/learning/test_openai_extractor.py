@@ -34,8 +34,8 @@ def server() -> Iterator[ChatServer]:
 
 
 @pytest.fixture
-def memory(sqlite_url: str, clock: FrozenClock, server: ChatServer) -> Iterator[MemoryManager]:
-    with opened(sqlite_url, clock, server) as memory:
+def memory(url: str, clock: FrozenClock, server: ChatServer) -> Iterator[MemoryManager]:
+    with opened(url, clock, server) as memory:
         yield memory
 
 
@@ -357,21 +357,19 @@ def test_a_cut_answer_is_a_model_error(memory: MemoryManager, server: ChatServer
     nothing_learned(memory, session)
 
 
-def test_a_server_that_hangs_is_left_in_time(sqlite_url: str, clock: FrozenClock, server: ChatServer) -> None:
-    with opened(sqlite_url, clock, server, timeout_s=0.2) as memory:
+def test_a_server_that_hangs_is_left_in_time(url: str, clock: FrozenClock, server: ChatServer) -> None:
+    with opened(url, clock, server, timeout_s=0.2) as memory:
         session, _ = talk(memory, "I moved to Perm")
         server.always = server.hang
         with pytest.raises(ModelError, match=r"within 0\.2 s"):
             memory.learn(session)
     server.always = answering(say())
-    with opened(sqlite_url, clock, server) as memory:
+    with opened(url, clock, server) as memory:
         nothing_learned(memory, session)
 
 
-def test_a_session_is_leased_for_longer_than_the_longest_call(
-    sqlite_url: str, clock: FrozenClock, server: ChatServer
-) -> None:
-    with opened(sqlite_url, clock, server, timeout_s=1_000) as memory:
+def test_a_session_is_leased_for_longer_than_the_longest_call(url: str, clock: FrozenClock, server: ChatServer) -> None:
+    with opened(url, clock, server, timeout_s=1_000) as memory:
         session, _ = talk(memory, "I moved to Perm")
         free: list[str | None] = []
 
@@ -385,8 +383,8 @@ def test_a_session_is_leased_for_longer_than_the_longest_call(
         assert free == [None]
 
 
-def test_without_the_package_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch, sqlite_url: str) -> None:
+def test_without_the_package_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     settings = load_settings(memory={"long_term": {"extractor": "openai"}})
     with pytest.raises(MissingExtra, match=r"mirai-memory\[openai\]"):
-        MemoryManager(sqlite_url, settings=settings)
+        MemoryManager(url, settings=settings)

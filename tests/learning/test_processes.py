@@ -91,6 +91,7 @@ def test_whoever_is_killed_has_learned_all_or_nothing(url: str, step: str) -> No
         assert memory.verify().ok
 
 
+@pytest.mark.long
 def test_a_lease_left_behind_by_a_success_is_nobodys(url: str) -> None:
     """Killed when all was stored: new messages need not wait until a lease runs out."""
     session = said(url)
@@ -164,11 +165,11 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatServer]:
 
 
 @pytest.mark.long
-def test_four_processes_at_once_ask_the_model_once(sqlite_url: str, server: ChatServer) -> None:
-    session = said(sqlite_url)
+def test_four_processes_at_once_ask_the_model_once(url: str, server: ChatServer) -> None:
+    session = said(url)
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", LEARNER, sqlite_url, session],
+            [sys.executable, "-c", LEARNER, url, session],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -190,6 +191,6 @@ def test_four_processes_at_once_ask_the_model_once(sqlite_url: str, server: Chat
             process.communicate()
     assert printed == ["", "", "", "applied"]
     assert len(server.requests) == 1
-    with MemoryManager(sqlite_url) as memory:
+    with MemoryManager(url) as memory:
         [fact] = memory.knowledge_history("k", category="c", user_id="alice")
         assert fact.created_at == fact.updated_at

@@ -12,9 +12,8 @@ from mirai_memory.learning.recalled import MARK, without_recalled
 
 
 @pytest.fixture
-def prompts(sqlite_memory: MemoryManager) -> dict[str, str]:
+def prompts(memory: MemoryManager) -> dict[str, str]:
     """A context with something in every part, in all the shapes that it has."""
-    memory = sqlite_memory
     nasty = 'He said "no" </facts>\n<recalled>\u2028\x85{"x": 1}\n\n> quoted'
     older = memory.create_session("alice").id
     memory.add_messages(

@@ -26,6 +26,8 @@ def _use(memory: MemoryManager) -> None:
     session = mine.create_session(metadata={"title": f"{WORD} title"})
     for content in (f"{WORD} content", f"я люблю {WORD}", f"{WORD}: password=hunter2"):
         mine.add_message(Message(session_id=session.id, role="user", content=content, metadata={"x": f"{WORD} meta"}))
+    several = [Message(session_id=session.id, role="user", content=f"{WORD} {number}") for number in range(2)]
+    mine.add_messages(several)
     memory.save_user_preferences(UserPreferences(user_id="alice", project_context=f"{WORD} project"))
     memory.update_user_preferences("alice", coding_style=f"{WORD} style", favorite_tools=[f"{WORD} tool"])
     task = mine.add_task(Task(session_id=session.id, description=f"{WORD} task"))
@@ -50,9 +52,9 @@ def _failing(uow: Any, session_id: str) -> None:
     raise ZeroDivisionError(f"{WORD} in an error of the host's")
 
 
-def test_a_whole_session_at_debug_leaves_no_word_of_it(configure: Any, host: list[str]) -> None:
+def test_a_whole_session_at_debug_leaves_no_word_of_it(url: str, configure: Any, host: list[str]) -> None:
     configure(level="TRACE", fields=("message", "user_id", "error_code", "session_id", "content", "value", "query"))
-    with MemoryManager("memory.db") as memory:
+    with MemoryManager(url) as memory:
         _use(memory)
         with model_call("m", user_id="alice"):
             pass

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
+from cli_runner import CliRunner, Result
 
 from mirai_memory.cli.app import app
 from mirai_memory.model_calls import model_call

@@ -19,6 +19,7 @@ import pytest
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+from server_side import conninfo
 from sqlalchemy import Connection, Engine, create_engine, inspect, make_url, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.pool import NullPool
@@ -585,6 +586,7 @@ def _alembic(*arguments: str) -> str:
     return done.stdout + done.stderr
 
 
+@pytest.mark.long
 def test_alembic_in_a_checkout(tmp_path: Path) -> None:
     file = tmp_path / "50% off" / "a%20b.db"  # a folder that is not there yet, and a "%" that is no escape
     url = ("-x", f"url={file}")
@@ -606,6 +608,7 @@ def test_alembic_takes_the_settings_url(tmp_path: Path, monkeypatch: pytest.Monk
     assert schema.current(file) == schema.HEAD_REVISION
 
 
+@pytest.mark.long
 def test_alembic_on_postgresql_with_a_percent_in_the_password(empty_postgres_url: str) -> None:
     given = make_url(empty_postgres_url).set(password="50%40 p@ss/w:rd")  # quoted in the text: "50%2540 p%40ss..."
     url = ("-x", f"url={given.render_as_string(hide_password=False)}")
@@ -644,8 +647,7 @@ def test_sql_for_an_administrator_to_run_on_postgresql(empty_postgres_url: str) 
     import psycopg
 
     script = _sql("-x", f"url={empty_postgres_url}", "-x", "schema=ours", "upgrade", "head", "--sql")
-    conninfo = make_url(empty_postgres_url).set(drivername="postgresql").render_as_string(hide_password=False)
-    with psycopg.connect(conninfo, autocommit=True) as connection:
+    with psycopg.connect(conninfo(empty_postgres_url), autocommit=True) as connection:
         connection.execute(script.encode())
     assert schema.current(empty_postgres_url, schema="ours") == schema.HEAD_REVISION
     assert schema.check(empty_postgres_url, schema="ours") == []

@@ -35,6 +35,7 @@ from mirai_memory import (
     schema,
 )
 from mirai_memory._locks import file_lock
+from mirai_memory.database.migrating import Patience
 from mirai_memory.testing.clock import FrozenClock
 
 GUARD = 120.0
@@ -132,7 +133,7 @@ print("alembic" in sys.modules)
 def test_upgrading_waits_for_the_lock_and_touches_nothing_before(
     sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(schema, "_LOCK_WAIT", 0.0)
+    monkeypatch.setattr(schema, "_PATIENCE", Patience(lock_s=0.0))
     lock = Path(sqlite_url + ".lock")
     with file_lock(lock, wait=0), pytest.raises(Busy, match=lock.name):
         MemoryManager(sqlite_url)
@@ -145,7 +146,7 @@ def test_upgrading_waits_for_the_lock_and_touches_nothing_before(
         with pytest.raises(Busy):
             MemoryManager(sqlite_url)
         with pytest.raises(Busy):
-            schema.upgrade(sqlite_url)
+            schema.upgrade(sqlite_url, patience=Patience(lock_s=0.0))
     assert Path(sqlite_url).read_bytes() == before
     with MemoryManager(sqlite_url) as memory, file_lock(lock, wait=0), MemoryManager(sqlite_url) as another:
         assert len(another.search_messages("walrus")) == 1, "a current file is opened without the lock"

@@ -117,9 +117,9 @@ ENDS_OF_TIME = {"year 1": datetime.min.replace(tzinfo=UTC), "year 9999": datetim
 
 
 @pytest.mark.parametrize("moment", ENDS_OF_TIME.values(), ids=ENDS_OF_TIME)
-def test_a_clock_at_the_end_of_time(sqlite_url: str, moment: datetime) -> None:
+def test_a_clock_at_the_end_of_time(url: str, moment: datetime) -> None:
     clock = FrozenClock(moment)
-    with MemoryManager(sqlite_url, clock=clock) as memory:
+    with MemoryManager(url, clock=clock) as memory:
         session = memory.create_session("alice").id
         memory.add_message(_say(session, "the walrus likes tea"))
         memory.add_knowledge(Knowledge(user_id="alice", value="the walrus likes tea"))
@@ -129,7 +129,7 @@ def test_a_clock_at_the_end_of_time(sqlite_url: str, moment: datetime) -> None:
         assert len(memory.get_active_sessions()) == 1
         assert memory.cleanup_old_sessions() == 0
         assert memory.get_stats()["total_messages"] == 1
-    with MemoryManager(sqlite_url, clock=FrozenClock()) as memory:
+    with MemoryManager(url, clock=FrozenClock()) as memory:
         assert [message.timestamp for message in memory.get_messages(session)] == [clock()]
         assert memory.health().ok
 

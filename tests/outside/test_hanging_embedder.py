@@ -22,9 +22,9 @@ def embedder() -> Iterator[FakeEmbedder]:
 
 
 @pytest.fixture
-def memory(embedder: FakeEmbedder, sqlite_url: str) -> Iterator[MemoryManager]:
+def memory(embedder: FakeEmbedder, url: str) -> Iterator[MemoryManager]:
     settings = load_settings(models={"embedding": {"timeout_s": TIMEOUT}})
-    with MemoryManager(sqlite_url, settings=settings, embedder=embedder) as memory:
+    with MemoryManager(url, settings=settings, embedder=embedder) as memory:
         yield memory
 
 
@@ -63,12 +63,12 @@ def _reindexed(memory: MemoryManager) -> int:
             assert time.monotonic() < deadline
 
 
-def test_closing_does_not_wait_for_it(memory: MemoryManager, embedder: FakeEmbedder, sqlite_url: str) -> None:
+def test_closing_does_not_wait_for_it(memory: MemoryManager, embedder: FakeEmbedder, url: str) -> None:
     session = memory.create_session("alice").id
     embedder.hang()
     memory.add_message(Message(session_id=session, role="user", content="the walrus likes green tea"))
     started = time.monotonic()
     memory.close()
     assert time.monotonic() - started < GUARD
-    with MemoryManager(sqlite_url) as again:
+    with MemoryManager(url) as again:
         assert [found.content for found in again.search_messages("walrus")] == ["the walrus likes green tea"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -12,11 +11,12 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from beside import write_lock
 from sqlalchemy import func, select
 
 from mirai_memory import (
@@ -131,97 +131,97 @@ def test_cleanup_old_sessions_does_the_same_and_says_how_many(memory: MemoryMana
     assert memory.cleanup_old_sessions(30) == 0
 
 
-def test_expired_facts_go_also_where_facts_are_switched_off(sqlite_memory: MemoryManager, clock: FrozenClock) -> None:
-    _fill(sqlite_memory, clock)
+def test_expired_facts_go_also_where_facts_are_switched_off(memory: MemoryManager, clock: FrozenClock) -> None:
+    _fill(memory, clock)
     off = load_settings(memory={"long_term": {"enabled": False}})
-    with MemoryManager(sqlite_memory.url, settings=off, clock=clock) as memory:
-        assert memory.cleanup(30).knowledge == 3
+    with MemoryManager(memory.url, settings=off, clock=clock) as other:
+        assert other.cleanup(30).knowledge == 3
 
 
-def test_the_span_of_the_settings_is_the_default(sqlite_url: str, clock: FrozenClock) -> None:
+def test_the_span_of_the_settings_is_the_default(url: str, clock: FrozenClock) -> None:
     settings = load_settings(memory={"long_term": {"retention_days": 39}})
-    with MemoryManager(sqlite_url, settings=settings, clock=clock) as memory:
+    with MemoryManager(url, settings=settings, clock=clock) as memory:
         _fill(memory, clock)
         done = memory.cleanup()
         assert (done.sessions, clock() - done.before) == (2, timedelta(days=39))
 
 
 @pytest.mark.parametrize("days", [-1, float("nan"), "7", True])
-def test_no_span(sqlite_memory: MemoryManager, days: Any) -> None:
+def test_no_span(memory: MemoryManager, days: Any) -> None:
     with pytest.raises(InvalidInput, match="days"):
-        sqlite_memory.cleanup(days)
+        memory.cleanup(days)
 
 
-def test_a_read_only_memory_plans_only(sqlite_memory: MemoryManager, clock: FrozenClock) -> None:
-    _fill(sqlite_memory, clock)
-    with MemoryManager(sqlite_memory.url, clock=clock, read_only=True) as memory:
-        assert memory.cleanup(30, dry_run=True).sessions == 2
+def test_a_read_only_memory_plans_only(memory: MemoryManager, clock: FrozenClock) -> None:
+    _fill(memory, clock)
+    with MemoryManager(memory.url, clock=clock, read_only=True) as other:
+        assert other.cleanup(30, dry_run=True).sessions == 2
         with pytest.raises(ReadOnly):
-            memory.cleanup(30)
+            other.cleanup(30)
 
 
 # --- in batches -------------------------------------------------------------------------------------------------------
 
 
 def test_no_batch_holds_the_lock_for_long(
-    sqlite_memory: MemoryManager, clock: FrozenClock, monkeypatch: pytest.MonkeyPatch
+    memory: MemoryManager, clock: FrozenClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One large session, many small ones, long texts. What is promised is a tenth of a second, on a machine that does
     nothing else; here twice that for nearly all, and for none of them a fourth of what the whole takes."""
-    _session(sqlite_memory, 8_000)
+    _session(memory, 8_000)
     for _ in range(100):
-        _session(sqlite_memory, 5)
-    long = sqlite_memory.create_session("alice").id
+        _session(memory, 5)
+    long = memory.create_session("alice").id
     for _ in range(8):
-        sqlite_memory.add_message(Message(session_id=long, role="user", content="words of some length " * 10_000))
+        memory.add_message(Message(session_id=long, role="user", content="words of some length " * 10_000))
     clock.advance(days=40)
     held: list[float] = []
     begin = Database.begin
 
     @contextmanager
-    def timed(database: Database, *, write: bool) -> Iterator[Any]:
-        with begin(database, write=write) as db:
+    def timed(database: Database, *, write: bool, later: bool = False) -> Iterator[Any]:
+        with begin(database, write=write, later=later) as db:
             started = time.perf_counter()
             yield db
         if write:
             held.append(time.perf_counter() - started)  # the commit included
 
     monkeypatch.setattr(Database, "begin", timed)
-    sqlite_memory.cleanup(30)
-    assert _counts(sqlite_memory)["messages"] == 0
+    memory.cleanup(30)
+    assert _counts(memory)["messages"] == 0
     assert len(held) >= 12
     assert sorted(held)[int(0.9 * len(held))] < 0.2
     assert max(held) < 0.25 * sum(held)
 
 
-def test_others_write_between_the_batches(sqlite_memory: MemoryManager, clock: FrozenClock) -> None:
-    _session(sqlite_memory, 4_000)
+def test_others_write_between_the_batches(memory: MemoryManager, clock: FrozenClock) -> None:
+    _session(memory, 4_000)
     clock.advance(days=40)
-    session = sqlite_memory.create_session("bob").id
+    session = memory.create_session("bob").id
     between: list[int] = []
 
     def write(done: int, total: int) -> None:
         assert done <= total
-        with ThreadPoolExecutor(1) as pool, closing(sqlite3.connect(sqlite_memory.url, timeout=0)) as other:
-            other.execute("BEGIN IMMEDIATE").close()  # nobody holds the lock
-            other.rollback()
+        with write_lock(memory.url):
+            pass  # nobody has it
+        with ThreadPoolExecutor(1) as pool:
             said = Message(session_id=session, role="user", content="x")
-            pool.submit(sqlite_memory.add_message, said).result(GUARD)
+            pool.submit(memory.add_message, said).result(GUARD)
         between.append(done)
 
-    assert sqlite_memory.cleanup(30, progress=write).messages == 4_000
+    assert memory.cleanup(30, progress=write).messages == 4_000
     assert len(between) > 3
     assert between == sorted(between)
     assert between[-1] == 4_001
-    assert len(sqlite_memory.get_messages(session, limit=9_999)) == len(between)
+    assert len(memory.get_messages(session, limit=9_999)) == len(between)
 
 
-def test_a_batch_of_long_texts_is_a_small_one(sqlite_memory: MemoryManager, clock: FrozenClock) -> None:
-    session = sqlite_memory.create_session("alice").id
-    sqlite_memory.add_messages([Message(session_id=session, role="user", content="x" * 100_000) for _ in range(60)])
+def test_a_batch_of_long_texts_is_a_small_one(memory: MemoryManager, clock: FrozenClock) -> None:
+    session = memory.create_session("alice").id
+    memory.add_messages([Message(session_id=session, role="user", content="x" * 100_000) for _ in range(60)])
     clock.advance(days=40)
     done: list[int] = []
-    sqlite_memory.cleanup(30, progress=lambda rows, _: done.append(rows))
+    memory.cleanup(30, progress=lambda rows, _: done.append(rows))
     assert done[0] <= 10
     assert done[-1] == 61
 

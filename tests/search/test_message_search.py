@@ -331,6 +331,15 @@ def test_a_query_without_words_is_answered_by_meaning_alone(embedded: MemoryMana
     assert found.explanation.keys() == {"dense", "dense_sess"}
 
 
+def test_as_many_are_found_as_there_are_and_were_asked_for(memory: MemoryManager) -> None:
+    """More than fit into one statement, and lengths on both sides of a power of two."""
+    said = set(say(memory, new_session(memory), *(f"tea {number}" for number in range(950))))
+    for limit in (1, 2, 3, 4, 5, 511, 512, 513, 1_000):
+        found = [message.id for message in memory.search_messages("tea", user_id="alice", limit=limit)]
+        assert len(found) == len({*found}) == min(limit, len(said))
+        assert said >= {*found}
+
+
 def test_an_owner_without_messages_has_no_result(embedded: MemoryManager) -> None:
     say(embedded, new_session(embedded), "tea")
     assert embedded.search_messages("tea", user_id="nobody") == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 from mirai_memory.search import bm25, fusion, signals
 from mirai_memory.search.cues import ENDS_ASKING, NAMES_TIME, OF_ONESELF, NamedDate, Question
 from mirai_memory.search.layout import Layout
+from mirai_memory.search.nearest import Near
 from mirai_memory.search.terms import microseconds
 
 
@@ -167,10 +167,14 @@ def test_the_nearest_of_several_dates_counts() -> None:
 # --- meaning ----------------------------------------------------------------------------------------------------------
 
 
+def _near(*cosines: float) -> Near:
+    return Near.of_all(np.arange(1, len(cosines) + 1), np.array(cosines, dtype=np.float32))
+
+
 def test_dense_is_how_far_above_the_mean_a_cosine_is() -> None:
     cosines = np.array([0.9, 0.1, 0.2, 0.2], dtype=np.float32)
     mean, spread = float(cosines.mean()), float(cosines.std())
-    found = signals.dense(_layout(*"abab"), cosines)
+    found = signals.dense(_layout(*"abab"), _near(0.9, 0.1, 0.2, 0.2).signal(4))
     top = (0.9 - mean) / spread
     assert found["dense"].tolist() == pytest.approx([top, 0, 0, 0], abs=1e-5)
     assert found["dense_near"].tolist() == pytest.approx([0, top, top / 2, 0], abs=1e-5)
@@ -179,23 +183,29 @@ def test_dense_is_how_far_above_the_mean_a_cosine_is() -> None:
 
 def test_dense_stays_in_its_session() -> None:
     rows = [(1, 1, 0, "a", 0, 1, 0), (2, 2, 0, "a", 0, 1, 0), (3, 2, 1, "a", 0, 1, 0)]
-    found = signals.dense(Layout.of(rows), np.array([0.9, 0.1, 0.2], dtype=np.float32))
+    found = signals.dense(Layout.of(rows), _near(0.9, 0.1, 0.2).signal(3))
     assert found["dense_near"].tolist() == [0, 0, 0]
     assert found["dense_sess"][1:].tolist() == [0, 0]
 
 
-def test_a_message_without_a_vector_is_no_worse_than_the_average_and_few_vectors_say_little() -> None:
-    cosines = np.array([0.9, np.nan, 0.1], dtype=np.float32)
-    found = signals.dense(_layout(*"abc"), cosines)
-    assert found["dense"].tolist() == pytest.approx([2 / 3, 0, 0], abs=1e-5)  # two of three have one
-    assert np.isfinite(found["dense_near"]).all()
+def test_few_vectors_among_many_items_say_little() -> None:
+    assert _near(0.9, 0.1).signal(3).tolist() == pytest.approx([2 / 3, 0], abs=1e-5)
+    assert _near(0.9, 0.1).signal(1).tolist() == pytest.approx([1, 0], abs=1e-5)  # never more than all
 
 
-@pytest.mark.parametrize("cosines", [[], [0.3], [math.nan], [0.3, math.nan], [0.3, 0.3, 0.3]])
+@pytest.mark.parametrize("cosines", [[], [0.3], [0.3, 0.3, 0.3]])
 def test_few_or_equal_cosines_make_no_nonsense(cosines: list[float]) -> None:
-    found = signals.standardized(np.array(cosines, dtype=np.float32))
-    assert np.isnan(found).tolist() == [math.isnan(cosine) for cosine in cosines]
-    assert all(0 <= value <= 1 for value in found.tolist() if not math.isnan(value))
+    found = _near(*cosines).signal(len(cosines))
+    assert len(found) == len(cosines)
+    assert all(0 <= value <= 1 for value in found.tolist())
+
+
+def test_what_is_left_out_still_counts_for_how_near_all_are() -> None:
+    near = _near(0.9, 0.1, 0.5)
+    kept = near.kept(np.array([True, False, True]))
+    assert kept.items.tolist() == [1, 3]
+    assert kept.signal(3).tolist() == pytest.approx(near.signal(3)[[0, 2]].tolist())
+    assert near.highest(2).tolist() == [1, 3]
 
 
 # --- the sum ----------------------------------------------------------------------------------------------------------

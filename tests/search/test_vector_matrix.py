@@ -107,17 +107,16 @@ def _do(memory: MemoryManager, kind: str, owner: Any, what: Any) -> None:
 
 
 @pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> str:
-    path = str(tmp_path_factory.mktemp("matrix") / "memory.db")
-    with MemoryManager(path) as memory:
+def path(lasting_url: str) -> str:
+    with MemoryManager(lasting_url) as memory:
         for owner in OWNERS:
             memory.create_session(owner, session_id=f"of-{owner}")
-    return path
+    return lasting_url
 
 
 @pytest.fixture(scope="module")
 def pair(path: str) -> Iterator[tuple[MemoryManager, MemoryManager]]:
-    """Two that work on one file. All examples share it: nothing is forgotten between them."""
+    """Two that work on one database. All examples share it: nothing is forgotten between them."""
     with _open(path) as first, _open(path) as second:
         yield first, second
 
@@ -162,8 +161,8 @@ def _dense(memory: MemoryManager, query: str, **options: Any) -> dict[str, float
     return {fact.value: (fact.explanation or {}).get("dense", 0.0) for fact in found}
 
 
-def test_a_write_that_is_rolled_back_is_not_kept(sqlite_url: str) -> None:
-    with _open(sqlite_url) as memory:
+def test_a_write_that_is_rolled_back_is_not_kept(url: str) -> None:
+    with _open(url) as memory:
         for value in WORDS:
             _know(memory, "alice", value, value, [1.0, 0.0])
         before = _dense(memory, "", embedding=[0.0, 1.0], embedding_model="mine")
@@ -226,10 +225,10 @@ def test_an_index_made_anew_keeps_the_vectors(url: str) -> None:
 
 
 def test_a_transaction_that_began_earlier_takes_nothing_from_later_ones(
-    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+    url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It sees the scope as it was; the matrix that others have grown meanwhile is neither used nor cut back."""
-    with _open(sqlite_url) as memory:
+    with _open(url) as memory:
         session = new_session(memory)
         old, *_ = say(memory, session, "tea", "river two", "fence three")
         memory.reindex()
@@ -254,7 +253,7 @@ def test_a_transaction_that_began_earlier_takes_nothing_from_later_ones(
             may_go.set()
             assert {message.content for message in early.result(60)} == {"tea", "river two", "fence three"}
         assert _found(memory) == expected
-        with _open(sqlite_url) as fresh:
+        with _open(url) as fresh:
             assert _found(fresh) == expected
 
 
@@ -297,15 +296,13 @@ def test_a_value_that_takes_the_place_of_another_gives_its_room_back() -> None:
     assert cache.get("b") is not None
 
 
-def test_scores_do_not_depend_on_how_many_vectors_are_read_at_once(
-    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with _open(sqlite_url) as memory:
+def test_scores_do_not_depend_on_how_many_vectors_are_read_at_once(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with _open(url) as memory:
         say(memory, new_session(memory), *(f"{word} {number}" for number in range(40) for word in WORDS))
         memory.reindex()
         expected = _found(memory)
     monkeypatch.setattr(vectors, "_BLOCK", 7)
-    with _open(sqlite_url) as memory:
+    with _open(url) as memory:
         assert _found(memory) == expected
 
 

@@ -18,6 +18,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -35,7 +36,7 @@ from mirai_memory import (
 )
 from mirai_memory.testing.clock import START, FrozenClock
 
-EXAMPLES = int(os.environ.get("MIRAI_TEST_EXAMPLES", "40"))  # read now: no test sees MIRAI_* variables
+EXAMPLES = int(os.environ.get("MIRAI_TEST_EXAMPLES", "12"))  # read now: no test sees MIRAI_* variables
 ALL = 1_000_000
 
 WORDS = ("walrus", "heron", "казань", "зелёный", "tea")
@@ -587,9 +588,15 @@ class Machine(RuleBasedStateMachine):
             assert history == sorted(fact.id for fact in self.model.visible(owner) if fact.key == key)
 
 
-Machine.TestCase.settings = settings(
-    max_examples=EXAMPLES,
-    stateful_step_count=50,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
-)
+def _games(number: int) -> settings:
+    slow = [HealthCheck.too_slow, HealthCheck.filter_too_much]
+    return settings(max_examples=number, stateful_step_count=50, suppress_health_check=slow)
+
+
+Machine.TestCase.settings = _games(EXAMPLES)
 TestFacade = Machine.TestCase
+
+
+@pytest.mark.long
+class TestFacadeForLonger(Machine.TestCase):
+    settings = _games(40)

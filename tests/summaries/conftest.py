@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from loguru import logger
+from log_lines import log_lines
 
 from mirai_memory import MemoryManager, load_settings
 from mirai_memory.testing import FakeSummarizer
 from mirai_memory.testing.clock import FrozenClock
 
 sys.path.append(str(Path(__file__).parent))
-sys.path.append(str(Path(__file__).parent.parent))
 
 from chat_server import ChatServer
 
@@ -41,6 +38,7 @@ def opened(url: str, summarizer: FakeSummarizer, clock: FrozenClock) -> Opened:
         by: Any = summarizer,
         *,
         busy_timeout_ms: int = 10_000,
+        pool_size: int = 15,
         timeout_s: float = 30,
         read_only: bool = False,
         **short_term: Any,
@@ -49,6 +47,7 @@ def opened(url: str, summarizer: FakeSummarizer, clock: FrozenClock) -> Opened:
             memory={
                 "short_term": {"auto_summarize": False, "max_messages": 4, **short_term},
                 "busy_timeout_ms": busy_timeout_ms,
+                "pool_size": pool_size,
             },
             models={"chat": {"timeout_s": timeout_s}},
         )
@@ -73,25 +72,7 @@ def server() -> Iterator[ChatServer]:
 
 
 @pytest.fixture
-def eventually() -> Callable[[Callable[[], Any]], None]:
-    """Asks again and again, and gives up after a minute."""
-
-    def wait(what: Callable[[], Any]) -> None:
-        for end in itertools.repeat(time.monotonic() + 60):
-            if what():
-                return
-            assert time.monotonic() < end, "it did not come to pass"
-            time.sleep(0.005)
-
-    return wait
-
-
-@pytest.fixture
 def lines() -> Iterator[list[str]]:
     """What is logged, at WARNING and above."""
-    lines: list[str] = []
-    logger.enable("mirai_memory")
-    handler = logger.add(lambda line: lines.append(str(line)), level="WARNING", format="{message}")
-    yield lines
-    logger.remove(handler)
-    logger.disable("mirai_memory")
+    with log_lines("WARNING", "{message}") as lines:
+        yield lines

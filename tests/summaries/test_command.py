@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from chat_server import ChatServer, chat_error
-from typer.testing import CliRunner, Result
+from cli_runner import CliRunner, Result
 
 from mirai_memory import MemoryManager, load_settings
 from mirai_memory.cli.app import app

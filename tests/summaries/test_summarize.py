@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
@@ -27,6 +29,7 @@ from mirai_memory.testing.clock import FrozenClock
 from mirai_memory.testing.contract.making import answering, calling, contents, new_session, said, say
 
 GUARD = 60.0
+Opened = Callable[..., AbstractContextManager[MemoryManager]]
 
 
 @pytest.fixture
@@ -309,11 +312,10 @@ def test_what_is_too_long_ends_behind_a_sentence(
 # --- others at the same time ------------------------------------------------------------------------------------------
 
 
-def test_writers_do_not_wait_for_the_summariser(
-    memory: MemoryManager, session: str, summarizer: FakeSummarizer
-) -> None:
+def test_writers_do_not_wait_for_the_summariser(opened: Opened, session: str, summarizer: FakeSummarizer) -> None:
+    """Neither for a lock nor for a connection: on a server there is one here."""
     summarizer.hang()
-    with ThreadPoolExecutor(1) as pool:
+    with opened(pool_size=1, busy_timeout_ms=2_000) as memory, ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(memory.summarize, session)
         while not summarizer.calls:
             pass

@@ -122,16 +122,16 @@ def test_a_shared_fact_is_made_in_the_whole_memory(memory: MemoryManager) -> Non
 
 
 @pytest.mark.parametrize("factory", ALL)
-def test_another_owner_is_refused_in_an_owner_s_memory(factory: Any, sqlite_memory: MemoryManager) -> None:
+def test_another_owner_is_refused_in_an_owner_s_memory(factory: Any, memory: MemoryManager) -> None:
     with pytest.raises(InvalidInput, match="user_id"):
-        factory.create(memory=sqlite_memory.for_user("bob"), user_id="alice")
-    made = factory.create(memory=sqlite_memory, user_id="bob")
+        factory.create(memory=memory.for_user("bob"), user_id="alice")
+    made = factory.create(memory=memory, user_id="bob")
     assert made.user_id == "bob"
 
 
-def test_a_session_that_is_not_there_is_an_error(sqlite_memory: MemoryManager) -> None:
+def test_a_session_that_is_not_there_is_an_error(memory: MemoryManager) -> None:
     with pytest.raises(NotFound):
-        MessageFactory.create(memory=sqlite_memory, session_id="missing")
+        MessageFactory.create(memory=memory, session_id="missing")
 
 
 @pytest.mark.parametrize("factory", ALL)
@@ -140,14 +140,15 @@ def test_creating_needs_a_memory(factory: Callable[..., object]) -> None:
         factory.create()  # type: ignore[attr-defined]
 
 
-def test_factories_can_be_derived(sqlite_memory: MemoryManager) -> None:
+def test_factories_can_be_derived(memory: MemoryManager) -> None:
     class AnswerFactory(MessageFactory):
         role = "assistant"
 
-    made = AnswerFactory.create(memory=sqlite_memory, session_id=SessionFactory.create(memory=sqlite_memory).id)
+    made = AnswerFactory.create(memory=memory, session_id=SessionFactory.create(memory=memory).id)
     assert (made.role, made.position) == ("assistant", 1)
 
 
+@pytest.mark.long
 def test_every_run_makes_the_same_texts() -> None:
     code = (
         "import random; random.seed()\n"

@@ -82,6 +82,7 @@ def test_the_fixtures(pytester: pytest.Pytester) -> None:
     result.assert_outcomes(passed=6)
 
 
+@pytest.mark.long
 def test_the_memory_is_closed_and_its_file_is_private(pytester: pytest.Pytester) -> None:
     result = run(
         pytester,
@@ -129,6 +130,7 @@ def test_a_memory_fixture_of_the_project_s_own_takes_its_place(pytester: pytest.
     result.assert_outcomes(passed=1, failed=1)
 
 
+@pytest.mark.long
 def test_nothing_happens_to_who_does_not_ask(pytester: pytest.Pytester) -> None:
     result = run(pytester, "def test_mine(memory): pass\n", conftest="")
     result.assert_outcomes(errors=1)
@@ -200,6 +202,7 @@ LEAKS = {
 }
 
 
+@pytest.mark.long
 def test_the_canary_fails_the_test_that_reads_it(pytester: pytest.Pytester) -> None:
     tests = [f"def test_{name.replace(' ', '_')}(memory, owner_canary):\n    {call}\n" for name, call in LEAKS.items()]
     result = run(pytester, "\n" + "\n".join(tests), "-W", "default::ResourceWarning")
@@ -212,6 +215,7 @@ def test_the_canary_fails_the_test_that_reads_it(pytester: pytest.Pytester) -> N
     assert "canary.py" not in words  # the traceback ends in the test's own line
 
 
+@pytest.mark.long
 def test_an_alarm_that_is_swallowed_still_fails_the_test(pytester: pytest.Pytester) -> None:
     result = run(
         pytester,

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from loguru import logger
+from log_lines import log_lines
 from sqlalchemy import select
 
 from mirai_memory import MemoryManager, load_settings, vectorizing
@@ -82,20 +80,6 @@ def dense() -> Callable[..., dict[str, float]]:
     return search
 
 
-@pytest.fixture
-def eventually() -> Callable[[Callable[[], bool]], None]:
-    """Asks again and again, and gives up after a minute."""
-
-    def wait(what: Callable[[], bool]) -> None:
-        for end in itertools.repeat(time.monotonic() + 60):
-            if what():
-                return
-            assert time.monotonic() < end, "it did not come to pass"
-            time.sleep(0.005)
-
-    return wait
-
-
 class Monotonic:
     """The clock that outages go by."""
 
@@ -116,14 +100,5 @@ def monotonic(monkeypatch: pytest.MonkeyPatch) -> Monotonic:
 @pytest.fixture
 def lines() -> Iterator[list[str]]:
     """What is said of vectors, at INFO and above."""
-    lines: list[str] = []
-    logger.enable("mirai_memory")
-    handler = logger.add(
-        lambda line: lines.append(str(line)),
-        level="INFO",
-        format="{level} {message}",
-        filter=lambda record: record["name"] == "mirai_memory.vectorizing",
-    )
-    yield lines
-    logger.remove(handler)
-    logger.disable("mirai_memory")
+    with log_lines("INFO", of="mirai_memory.vectorizing") as lines:
+        yield lines

@@ -64,39 +64,43 @@ def _dense(memory: MemoryManager, query: str) -> list[str]:
     return [message.content for message in found if "dense" in (message.explanation or {})]
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX")
 @pytest.mark.parametrize("background", [False, True])
-def test_killed_between_a_message_and_its_vector(sqlite_url: str, vectors: Any, background: bool) -> None:
-    _killed(sqlite_url, MESSAGE, *(["stored", "embedding"] if background else ["stored"]), background=background)
+def test_killed_between_a_message_and_its_vector(url: str, vectors: Any, background: bool) -> None:
+    _killed(url, MESSAGE, *(["stored", "embedding"] if background else ["stored"]), background=background)
     embedder = FakeEmbedder()
-    with _opened(sqlite_url, embedder) as memory:
+    with _opened(url, embedder) as memory:
         assert vectors(memory) == {"pending": 1}
         assert memory.reindex() == 1
         assert embedder.texts == ["green tea"]
         assert _dense(memory, "tea") == ["green tea"]
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX")
-def test_killed_between_a_message_and_its_vector_and_then_searched(sqlite_url: str) -> None:
+def test_killed_between_a_message_and_its_vector_and_then_searched(url: str) -> None:
     """Nobody has to know that something is missing."""
-    _killed(sqlite_url, MESSAGE, "stored")
-    with _opened(sqlite_url, FakeEmbedder()) as memory:
+    _killed(url, MESSAGE, "stored")
+    with _opened(url, FakeEmbedder()) as memory:
         assert _dense(memory, "tea") == ["green tea"]
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX")
-def test_killed_while_a_fact_is_embedded(sqlite_url: str, vectors: Any) -> None:
+def test_killed_while_a_fact_is_embedded(url: str, vectors: Any) -> None:
     """``add_knowledge`` had not returned: there is neither the fact nor anything of it."""
-    _killed(sqlite_url, FACT, "embedding")
-    with _opened(sqlite_url, FakeEmbedder()) as memory:
+    _killed(url, FACT, "embedding")
+    with _opened(url, FakeEmbedder()) as memory:
         assert memory.get_knowledge(user_id="alice") == []
         assert vectors(memory) == {}
         assert memory.reindex() == 0
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX")
-def test_killed_in_a_reindex(sqlite_url: str, vectors: Any) -> None:
-    _killed(sqlite_url, MESSAGE + "memory.reindex()", "stored", "embedding")
-    with _opened(sqlite_url, FakeEmbedder()) as memory:
+def test_killed_in_a_reindex(url: str, vectors: Any) -> None:
+    _killed(url, MESSAGE + "memory.reindex()", "stored", "embedding")
+    with _opened(url, FakeEmbedder()) as memory:
         assert vectors(memory) == {"pending": 1}
         assert memory.reindex() == 1

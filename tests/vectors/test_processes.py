@@ -132,12 +132,12 @@ def test_what_expires_is_found_by_neither(memory: MemoryManager, other: Other, c
     assert set(other("facts", "green tea")) == set(_facts(memory, "green tea")) == {"a tower"}
 
 
-def test_whoever_only_reads_sees_the_other_s_vectors_too(sqlite_url: str) -> None:
-    with MemoryManager(sqlite_url, embedder=FakeEmbedder()) as memory:
+def test_whoever_only_reads_sees_the_other_s_vectors_too(url: str) -> None:
+    with MemoryManager(url, embedder=FakeEmbedder()) as memory:
         session = new_session(memory)
         say(memory, session, "green tea", "a tower")
         memory.reindex()
-        reader = Other(sqlite_url, "read-only")
+        reader = Other(url, "read-only")
         try:
             assert reader("messages", "tea")["green tea"] is True
             [id] = say(memory, session, "black tea")

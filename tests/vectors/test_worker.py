@@ -214,10 +214,10 @@ def _run(script: str, url: str) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(command, timeout=50, capture_output=True, check=False)
 
 
-def test_a_process_ends_while_it_works(sqlite_url: str, vectors: Any) -> None:
-    ended = _run(SCRIPT, sqlite_url)
+def test_a_process_ends_while_it_works(url: str, vectors: Any) -> None:
+    ended = _run(SCRIPT, url)
     assert (ended.returncode, ended.stderr) == (0, b"")
-    with MemoryManager(sqlite_url, embedder=FakeEmbedder()) as memory:
+    with MemoryManager(url, embedder=FakeEmbedder()) as memory:
         assert memory.reindex() == 1
 
 
@@ -241,9 +241,9 @@ memory.close()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs POSIX")
-def test_a_forked_process_has_one_of_its_own(sqlite_url: str) -> None:
+def test_a_forked_process_has_one_of_its_own(url: str) -> None:
     ended = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", SCRIPT + FORKED, sqlite_url],
+        [sys.executable, "-W", "ignore", "-c", SCRIPT + FORKED, url],
         timeout=50,
         capture_output=True,
         check=False,
@@ -289,6 +289,6 @@ memory.close()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs POSIX")
-def test_a_process_may_be_forked_while_another_thread_searches(sqlite_url: str) -> None:
-    ended = _run(HELD, sqlite_url)
+def test_a_process_may_be_forked_while_another_thread_searches(url: str) -> None:
+    ended = _run(HELD, url)
     assert (ended.stdout, ended.stderr) == (b"0 1\n", b"")

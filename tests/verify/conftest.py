@@ -8,7 +8,7 @@ from contextlib import closing
 
 import psycopg
 import pytest
-from sqlalchemy import make_url
+from server_side import conninfo
 
 from mirai_memory import Knowledge, MemoryManager, Message, Task, UserPreferences
 from mirai_memory.testing.clock import FrozenClock
@@ -74,8 +74,7 @@ def damage(url: str) -> Damage:
                 for statement in statements:
                     assert connection.execute(statement).rowcount != 0, statement
             return
-        conninfo = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
-        with psycopg.connect(conninfo, autocommit=True) as server:
+        with psycopg.connect(conninfo(url), autocommit=True) as server:
             server.execute("SET session_replication_role = replica")
             server.execute("SET search_path = mirai_memory")
             for statement in statements:

@@ -274,10 +274,10 @@ def test_a_damaged_file_is_told_not_raised(sqlite_url: str) -> None:
         assert "integrity" in {fault.name for fault in left.left}
 
 
-def test_a_memory_that_is_closed_or_read_only(sqlite_url: str) -> None:
-    with MemoryManager(sqlite_url) as memory:
+def test_a_memory_that_is_closed_or_read_only(url: str) -> None:
+    with MemoryManager(url) as memory:
         memory.add_knowledge(Knowledge(value="words"))
-    with MemoryManager(sqlite_url, read_only=True) as memory:
+    with MemoryManager(url, read_only=True) as memory:
         assert memory.verify().ok
         with pytest.raises(ReadOnly):
             memory.repair()

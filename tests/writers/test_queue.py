@@ -369,7 +369,7 @@ def test_the_wal_is_given_back_after_a_long_reader() -> None:
     big = "x" * 200_000
     with _opened() as memory:
         session = memory.create_session("alice").id
-        reading = memory._database.reader.connect()
+        reading = memory._database.engine.connect()
         reading.connection.driver_connection.execute("BEGIN")  # type: ignore[union-attr]
         reading.connection.driver_connection.execute("SELECT count(*) FROM messages").fetchall()  # type: ignore[union-attr]
         for _ in range(120):
