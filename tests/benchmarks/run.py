@@ -246,7 +246,7 @@ def _vector_part(question: Any) -> Callable[[UnitOfWork], None]:
 
     def part(uow: UnitOfWork) -> None:
         corpus = words.corpus(uow.db, "message", Scope.of(OWNER))
-        vectors.similarities(uow.db, "message", corpus, query, shared=True)
+        vectors.nearest(uow.db, "message", corpus, query, shared=True)
 
     return part
 
