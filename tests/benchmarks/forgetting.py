@@ -3,8 +3,8 @@
     python tests/benchmarks/forgetting.py [--messages 1000000] [--quick] [--database FILE]
 
 The owner has a hundredth of all messages, between those of others. Every step runs in a process of its own, whose peak
-of resident memory is reported. While rows are deleted, and while the files are written anew, another process writes;
-its longest waits are reported apart, for the second is one that grows with the file.
+of resident memory is reported. While rows are deleted, while the files are written anew, and while all that is left is
+cleaned up, another process writes; its longest waits are reported apart: the second of them grows with the file.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from mirai_memory import Message
 
 OWNERS, SESSIONS, BATCH = 100, 20, 200
 FORGOTTEN = "owner7"
+_A_SECOND = 1 / 86_400  # in days: all but the session of the one who writes is older
 
 
 def fill(path: Path, messages: int) -> None:
@@ -66,6 +67,8 @@ def take(step: str, path: Path) -> None:
         started = time.perf_counter()
         if step == "verify":
             about: dict[str, Any] = {"ok": memory.verify().ok}
+        elif step == "cleanup":
+            about = {"messages": memory.cleanup(_A_SECOND).messages}
         else:
             done = memory.forget_user(FORGOTTEN, compact=step != "rows")
             about = {"messages": done.messages, "state": done.state}
@@ -79,14 +82,14 @@ def measured(step: str, path: Path) -> dict[str, Any]:
 
 
 def waits(path: Path) -> dict[str, float]:
-    """The longest wait of another process's write: while rows are deleted, and while the files are written anew."""
+    """The longest wait of another process's write: while rows go, the files are written anew, the rest goes."""
     command = [sys.executable, __file__, "--write", "--database", str(path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writer:
         assert writer.stdin is not None
         assert writer.stdout is not None
         writer.stdout.readline()
         answer = "{}"
-        for step in ("rows", "files"):
+        for step in ("rows", "files", "cleanup"):
             print(step, file=writer.stdin, flush=True)
             measured(step, path)
             Path(f"{path}.{step}").touch()
