@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable
 
 import pytest
+from server_side import until
 
 from mirai_memory import Busy, MemoryManager, Message, load_settings
 from mirai_memory.database.seats import Seats
 
 GUARD = 30.0
-
-
-def _until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + GUARD
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
 
 
 def _waiting(seats: Seats) -> int:
@@ -37,7 +29,7 @@ def test_who_asks_again_at_once_comes_after_those_who_wait() -> None:
     for number in range(3):
         threads.append(threading.Thread(target=sit, args=(f"waiter {number}",)))
         threads[-1].start()
-        _until(lambda: _waiting(seats) == len(threads))
+        until(lambda: _waiting(seats) == len(threads))
     seats.__exit__(None, None, None)
     sit("again")
     for thread in threads:
@@ -72,7 +64,7 @@ def test_more_threads_than_connections(postgres_url: str) -> None:
         threads = [threading.Thread(target=write, args=(number,)) for number in counts]
         for thread in threads:
             thread.start()
-        _until(lambda: sum(counts.values()) >= 120)
+        until(lambda: sum(counts.values()) >= 120)
         done.set()
         for thread in threads:
             thread.join(GUARD)
@@ -93,7 +85,7 @@ def test_nobody_waits_for_a_connection_for_ever(postgres_url: str) -> None:
         threads = [threading.Thread(target=hold) for _ in range(5)]
         for thread in threads:
             thread.start()
-        _until(lambda: len(inside) == 5)
+        until(lambda: len(inside) == 5)
         with pytest.raises(Busy, match="none of 5 connections"):
             memory.get_stats()
         leave.set()

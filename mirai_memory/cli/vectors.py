@@ -81,7 +81,8 @@ def disable(
             say("there is no such table")
             return
         for table in there:
-            say(f"to be dropped: {table.table}, {table.vectors} vectors of {table.model}, dimension {table.dim}")
+            vectors = f"{table.vectors:,} vector{'s' * (table.vectors != 1)}"
+            say(f"to be dropped: {table.table}, {vectors} of {table.model}, dimension {table.dim}")
         go_ahead_or_exit(yes)
         vector_tables.disable(**target, models=[table.model for table in there])
         say("dropped; the vectors are searched exactly")

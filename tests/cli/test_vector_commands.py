@@ -47,7 +47,7 @@ def test_enabled_looked_at_and_disabled(filled: str) -> None:
 
     refused = _invoke(filled, "disable")
     assert refused.exit_code == 1
-    assert f"to be dropped: {table['table']}, 1 vectors of mine, dimension 3" in refused.stderr
+    assert f"to be dropped: {table['table']}, 1 vector of mine, dimension 3" in refused.stderr
     assert "nothing was changed" in refused.stderr
     assert len(_tables(filled)) == 1
     assert "no such table" in _invoke(filled, "disable", "--model", "other", "--yes").stderr

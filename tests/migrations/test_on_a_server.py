@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -19,7 +18,7 @@ import psycopg
 import pytest
 from cli_runner import CliRunner
 from psycopg import sql
-from server_side import conninfo
+from server_side import conninfo, until
 from sqlalchemy import make_url
 
 from mirai_memory import (
@@ -81,13 +80,6 @@ def started(url: str) -> Iterator[subprocess.Popen[str]]:
             yield process
         finally:
             process.kill()
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + GUARD
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def somebody_waits(url: str) -> bool:
