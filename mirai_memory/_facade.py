@@ -271,14 +271,14 @@ class Facade:
         Raises NotFound; InvalidInput for a budget that cannot hold preferences and the newest group.
         """
         budget = _checks.optional_integer("max_tokens", max_tokens)
-        asked = None if query is None else Query.of(query)
-        if self._vectorizer is not None:
-            about = self._read(lambda uow: uow.contexts.subject(session_id, query))
-            asked = self._asked(about.query, about.owner)
-        elif query is not None:
+        if query is not None:
             _check_query(query)
+        if self._vectorizer is None:
+            gathered = self._read(lambda uow: uow.contexts.gather(session_id, query))
+        else:
+            about = self._read(lambda uow: uow.contexts.subject(session_id, query))
+            gathered = self._search(about.query, about.owner, lambda uow, asked: uow.contexts.gather(session_id, asked))
         # Counting may take long: it is done when the transaction has ended.
-        gathered = self._read(lambda uow: uow.contexts.gather(session_id, asked))
         return fit(gathered, budget, self._counter)
 
     def _recall(
@@ -288,9 +288,9 @@ class Facade:
         if isinstance(kinds, str) or not all(kind in RECALL_KINDS for kind in _checks.items("kinds", kinds)):
             raise InvalidInput("kinds", f"must hold only {' and '.join(RECALL_KINDS)}")
         owner = _checks.owner(user_id)
-        asked, wanted = self._asked(query, owner), self._wanted(count)
+        wanted = self._wanted(count)
 
-        def found(uow: UnitOfWork) -> list[Knowledge | Message]:
+        def find(uow: UnitOfWork, asked: Query) -> list[Knowledge | Message]:
             results: list[Knowledge | Message] = []
             if "knowledge" in kinds:
                 results += uow.knowledge.search(asked, limit=wanted, explain=explain)
@@ -298,7 +298,7 @@ class Facade:
                 results += uow.messages.search(asked, limit=wanted, explain=explain)
             return sorted(results, key=lambda item: -(item.score or 0.0))[:wanted]
 
-        return self._reranked(query, self._read(found, owner))[:count]
+        return self._reranked(query, self._search(query, owner, find))[:count]
 
     def _search_messages(
         self,
@@ -312,14 +312,14 @@ class Facade:
         explain: bool,
     ) -> list[Message]:
         count = _checks.integer("limit", limit)
-        asked, wanted = self._asked(query, owner or self._owner), self._wanted(count)
-        found = self._read(
-            lambda uow: uow.messages.search(
+        wanted = self._wanted(count)
+
+        def find(uow: UnitOfWork, asked: Query) -> list[Message]:
+            return uow.messages.search(
                 asked, session_id=session_id, limit=wanted, since=since, until=until, explain=explain
-            ),
-            owner,
-        )
-        return self._reranked(query, found)[:count]
+            )
+
+        return self._reranked(query, self._search(query, owner or self._owner, find))[:count]
 
     def _search_knowledge(
         self,
@@ -335,31 +335,45 @@ class Facade:
         explain: bool,
     ) -> list[Knowledge]:
         count = _checks.integer("limit", limit)
-        if embedding is None:
-            asked = self._asked(query, owner or self._owner or "")
-        else:
-            asked = self._asked_with(query, embedding, embedding_model, owner or self._owner)
         wanted = self._wanted(count)
-        found = self._read(
-            lambda uow: uow.knowledge.search(
+
+        def find(uow: UnitOfWork, asked: Query) -> list[Knowledge]:
+            return uow.knowledge.search(
                 asked,
                 limit=wanted,
                 category=category,
                 source_kind=source_kind,
                 min_confidence=min_confidence,
                 explain=explain,
-            ),
-            owner,
-        )
+            )
+
+        if embedding is None:
+            found = self._search(query, owner or self._owner or "", find)
+        else:
+            asked = self._asked_with(query, embedding, embedding_model, owner or self._owner)
+            found = self._read(lambda uow: find(uow, asked), owner)
         return self._reranked(query, found)[:count]
 
-    def _asked(self, query: str, owner: str | None) -> Query:
-        """The query with its vector, and the owner's own vectors made as far as the budget of a search goes."""
+    def _search(self, query: str, owner: str | None, find: Callable[[UnitOfWork, Query], T]) -> T:
+        """What is found for the query and its vector, once the vectors that the owner waits for are made.
+
+        These are made as far as the budget of a search goes. That there are none to make, as nearly always, is seen by
+        the transaction that searches: one of its own for that would cost two round trips.
+        """
         _check_query(query)
-        if self._vectorizer is None or owner is None:
-            return Query(query)  # over everybody, words and context have to do
-        self._vectorizer.catch_up(owner)
-        return Query(query, self._vectorizer.query(query))
+        vectorizer = self._vectorizer
+        if vectorizer is None or owner is None:  # over everybody, words and context have to do
+            return self._read(lambda uow: find(uow, Query(query)), owner)
+        asked = Query(query, vectorizer.query(query))
+
+        def find_unless_behind(uow: UnitOfWork) -> tuple[T] | None:
+            return None if vectorizer.is_behind(uow) else (find(uow, asked),)
+
+        found = self._read(find_unless_behind, owner or None)
+        if found is not None:
+            return found[0]
+        vectorizer.catch_up(owner)
+        return self._read(lambda uow: find(uow, asked), owner or None)
 
     def _asked_with(
         self, query: str, embedding: Sequence[float], embedding_model: str | None, owner: str | None

@@ -28,7 +28,7 @@ from mirai_memory.logging import logger
 from mirai_memory.search import SearchIndex
 from mirai_memory.services.base import Work
 from mirai_memory.services.context import Contexts
-from mirai_memory.services.embeddings import Embeddings
+from mirai_memory.services.embeddings import Embeddings, PendingVectors
 from mirai_memory.services.exports import Exports
 from mirai_memory.services.imports import Imports
 from mirai_memory.services.knowledge import KnowledgeBase
@@ -113,6 +113,11 @@ class UnitOfWork:
     def imports(self) -> Imports:
         """Everything of one owner, taken in."""
         return Imports(self._work)
+
+    @property
+    def pending(self) -> PendingVectors:
+        """Vectors that are wanted."""
+        return PendingVectors(self._work)
 
     @property
     def vectors(self) -> Embeddings:

@@ -23,7 +23,7 @@ from mirai_memory.errors import Busy, EmbeddingError, StorageError
 from mirai_memory.logging import logger
 from mirai_memory.search import ItemKind, QueryVector
 from mirai_memory.services.embeddings import EMBEDDED_CHARACTERS, Pending, content_hash
-from mirai_memory.unit_of_work import Store
+from mirai_memory.unit_of_work import Store, UnitOfWork
 
 if TYPE_CHECKING:
     import numpy as np
@@ -111,7 +111,13 @@ class Vectorizer:
         vectors = self._try(lambda: self._made(texts, self._known(texts)))
         return None if vectors is None else [vector.tolist() for vector in vectors]
 
-    def catch_up(self, owner: str | None) -> None:
+    def is_behind(self, uow: UnitOfWork) -> bool:
+        """Whether a search in this unit of work should wait for ``catch_up``."""
+        if not self._writes or self._paused or self._outage.resting or not self._rag.search_budget_ms:
+            return False
+        return uow.pending.exist()
+
+    def catch_up(self, owner: str) -> None:
         """Make the vectors that the owner still waits for, as many as the budget of a search allows.
 
         A search has nothing to write: where the disk is full, or others write for too long, it goes on without.
@@ -123,7 +129,7 @@ class Vectorizer:
         except (Busy, StorageError) as error:
             logger.debug("a search goes on without new vectors: {}", error)
 
-    def _fill_within_budget(self, owner: str | None) -> None:
+    def _fill_within_budget(self, owner: str) -> None:
         deadline = time.monotonic() + self._rag.search_budget_ms / 1000
         batch, left = 1, deadline - time.monotonic()
         while left > 0 and not self._outage.resting:

@@ -483,6 +483,7 @@ UOW_ATTEMPTS: dict[str, tuple[UowAttempt, ...]] = {
     "retention.due": (lambda u, i: u.retention.due(NOW + timedelta(days=1)),),
     "retention.sweep_sessions": (lambda u, i: u.retention.sweep_sessions(NOW + timedelta(days=1), rows=99),),
     "retention.sweep_facts": (lambda u, i: u.retention.sweep_facts(rows=99),),
+    "pending.exist": (lambda u, i: u.pending.exist(),),
     "vectors.count": (lambda u, i: u.vectors.count("ready"),),
     "vectors.give_up": (lambda u, i: u.vectors.give_up([]),),
     "vectors.known": (lambda u, i: u.vectors.known("model", ["hash"], 3),),

@@ -44,6 +44,14 @@ class _Words:
     weights: Mapping[str, float]
 
 
+@dataclass(frozen=True, slots=True)
+class _ByWords:
+    """The signals of words and context of every message of a layout, and their sums."""
+
+    values: dict[str, Floats]
+    scores: Floats
+
+
 class MessageSearch:
     def __init__(self, words: PostingsIndex, cache: ScopeCache, vectors: VectorStore) -> None:
         self._words = words
@@ -68,8 +76,10 @@ class MessageSearch:
             by_words = later()
         if not len(layout):
             return []
-        values, eligible = _signals(corpus, layout, by_words, near)
-        scores = fusion.fused(values, len(layout))
+        by_vectors, eligible = _by_vectors(corpus, layout, near)
+        eligible |= by_words.values["near"] > 0
+        values = by_words.values | by_vectors
+        scores = by_words.scores + fusion.fused(by_vectors, len(layout))
         places = fusion.best(scores, layout.ids, np.flatnonzero(eligible & _allowed(layout, only)), limit)
         return [Hit(int(layout.ids[p]), float(scores[p]), partial(fusion.parts, values, p)) for p in places]
 
@@ -122,24 +132,21 @@ def _candidates(words: _Words, near: Near) -> list[int]:
     return list(dict.fromkeys(ids))
 
 
-def _by_words(query: Query, corpus: Corpus, layout: Layout, words: _Words) -> dict[str, Floats]:
-    """The signals of words and context of every message of the layout."""
+def _by_words(query: Query, corpus: Corpus, layout: Layout, words: _Words) -> _ByWords:
     names = [name for name in map(named_speaker, layout.names) if name is not None]
     question = read_question(query.text, list(words.postings), names)
     places = {term: layout.places(words.postings[term]) for term in question.terms}
-    values = signals.words(layout, places, words.weights, corpus.average_length)
-    return values | signals.context(layout, question)
+    values = signals.words(layout, places, words.weights, corpus.average_length) | signals.context(layout, question)
+    return _ByWords(values, fusion.fused(values, len(layout)))
 
 
-def _signals(
-    corpus: Corpus, layout: Layout, by_words: Mapping[str, Floats], near: Near
-) -> tuple[dict[str, Floats], Flags]:
-    """All signals of every message of the layout, and which messages may be found at all."""
-    values, eligible = dict(by_words), by_words["near"] > 0
-    if len(near.items):
-        values |= signals.dense(layout, _aligned(layout, near, corpus.items))
-        eligible[layout.widened(layout.places(near.highest(CANDIDATES)), AROUND)] = True
-    return values, eligible
+def _by_vectors(corpus: Corpus, layout: Layout, near: Near) -> tuple[dict[str, Floats], Flags]:
+    """The signals of vectors of every message of the layout, and which messages may be found by them."""
+    eligible = np.zeros(len(layout), dtype=np.bool_)
+    if not len(near.items):
+        return {}, eligible
+    eligible[layout.widened(layout.places(near.highest(CANDIDATES)), AROUND)] = True
+    return signals.dense(layout, _aligned(layout, near, corpus.items)), eligible
 
 
 def _aligned(layout: Layout, near: Near, among: int) -> Floats:

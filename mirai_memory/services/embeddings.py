@@ -97,6 +97,13 @@ def content_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+class PendingVectors(Service):
+    def exist(self) -> bool:
+        """Whether vectors of the embedder's are still to be made: of the owner's items, or of everybody's facts."""
+        values = {"model_name": self._work.model, "owner": self._work.owner or "", "most": 1}
+        return bool(_PENDING_OF_OWNER.tuples(self._db, values))
+
+
 class Embeddings(Service):
     def want(self, kind: ItemKind, items: Iterable[Wanted]) -> None:
         """Have vectors made of these new items, where there is an embedder."""
