@@ -52,5 +52,6 @@ def _rows(found: Health) -> list[tuple[str, str, str]]:
 
 def _summary(found: Health) -> str:
     counts = Counter(check.status for check in found.checks)
-    parts = [f"{counts[status]} {status}" for status in ("error", "warning", "skipped") if counts[status]]
+    parts = [f"{count} {name}{'s' * (count != 1)}" for name in ("error", "warning") if (count := counts[name])]
+    parts += [f"{counts['skipped']} skipped"] if counts["skipped"] else []
     return ("well" if found.ok else "not well") + (f": {', '.join(parts)}" if parts else "")

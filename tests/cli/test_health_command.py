@@ -12,6 +12,7 @@ from sqlalchemy import make_url
 
 from mirai_memory import MemoryManager, schema
 from mirai_memory.cli.app import app
+from mirai_memory.health.report import Check, Health, Status
 
 
 def health(*arguments: str) -> Result:
@@ -54,6 +55,21 @@ def test_what_is_wrong_has_its_advice_below_it() -> None:
     assert "db upgrade" in lines[place + 1]
     assert result.stderr.startswith("mirai-memory: not well: 1 error, ")
     assert [path.name for path in Path().iterdir()] == []
+
+
+@pytest.mark.parametrize(
+    ("statuses", "words"),
+    [
+        (["ok"], "well"),
+        (["warning", "skipped", "skipped"], "well: 1 warning, 2 skipped"),
+        (["warning", "error", "warning", "error"], "not well: 2 errors, 2 warnings"),
+    ],
+)
+def test_the_last_line_counts(monkeypatch: pytest.MonkeyPatch, statuses: list[Status], words: str) -> None:
+    checks = tuple(Check("a check", status, "a detail", None, 0.0) for status in statuses)
+    found = Health("error" not in statuses, checks)
+    monkeypatch.setattr("mirai_memory.health.check_health", lambda *_, **__: found)
+    assert health("--db", "memory.db").stderr == f"mirai-memory: {words}\n"
 
 
 def test_json_says_the_same(memory_file: Path) -> None:
