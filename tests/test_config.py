@@ -679,7 +679,7 @@ def _asked(leaf: str, pragma: str) -> Callable[[Any, str], Any]:
 
 
 def _slept(value: Any, url: str) -> Any:
-    sleep = lambda uow: uow.db.exec_driver_sql("SELECT pg_sleep(0.5)").scalar()  # noqa: E731
+    sleep = lambda uow: uow.db.exec_driver_sql("SELECT pg_sleep(1)").scalar()  # noqa: E731
     return _opened("memory.statement_timeout_ms", value, lambda memory: _outcome(lambda: memory.run(sleep)), url)
 
 
@@ -874,7 +874,7 @@ LEAVES: Mapping[str, tuple[Any, Any, Callable[[Any, str], Any]]] = {
     "memory.pool_size": (1, 3, _connections),
     "memory.synchronous": ("full", "normal", _asked("memory.synchronous", "synchronous")),
     "memory.busy_timeout_ms": (1, 2, _asked("memory.busy_timeout_ms", "busy_timeout")),
-    "memory.statement_timeout_ms": (200, 60_000, _slept),
+    "memory.statement_timeout_ms": (400, 60_000, _slept),
     "memory.max_content_chars": (49, 50, _length),
     "memory.short_term.max_messages": (2, 3, _window),
     "memory.short_term.ttl_hours": (1, 3, _active),

@@ -452,8 +452,8 @@ def test_a_statement_that_takes_too_long_is_busy(postgres_memory: MemoryManager)
 
 
 def test_upkeep_takes_as_long_as_it_needs(postgres_url: str) -> None:
-    sleep = "SELECT pg_sleep(0.05)"
-    with MemoryManager(postgres_url, settings=_settings(statement_timeout_ms=20)) as memory:
+    sleep = "SELECT pg_sleep(0.8)"
+    with MemoryManager(postgres_url, settings=_settings(statement_timeout_ms=400)) as memory:
         with memory.unit_of_work() as uow, pytest.raises(DBAPIError):
             uow.db.exec_driver_sql(sleep)
         with memory.unit_of_work() as uow:
@@ -571,7 +571,7 @@ def test_a_read_is_limited_from_its_first_statement_on(postgres_url: str, first:
             uow.sessions.get("gone")
         driver_of(uow.db).execute("SELECT pg_sleep(%s)", [5])
 
-    with MemoryManager(postgres_url, settings=_settings(statement_timeout_ms=100)) as memory:
+    with MemoryManager(postgres_url, settings=_settings(statement_timeout_ms=400)) as memory:
         with pytest.raises(Busy, match="time limit"):
             memory._store.read(sleep)
         assert memory.list_sessions() == []

@@ -97,7 +97,7 @@ def test_a_connection_that_is_lost_meanwhile_is_a_storage_error(
 
 
 def test_the_limit_of_a_statement_holds(opened: Opened, postgres_url: str, server: psycopg.Connection[Any]) -> None:
-    with _filled(opened, postgres_url, statement_timeout_ms=300) as memory:
+    with _filled(opened, postgres_url, statement_timeout_ms=1_000) as memory:
         before = _found(memory)
         with server.transaction():
             server.execute(f"LOCK TABLE {table_name('fake', 32)} IN ACCESS EXCLUSIVE MODE".encode())
