@@ -11,7 +11,7 @@ from mirai_memory import EmbeddingError, Knowledge, MemoryManager, Message, load
 from mirai_memory.testing import FakeEmbedder
 
 TIMEOUT = 0.2
-GUARD = 20.0  # far more than every time-out of a test together
+GUARD = 50.0  # far more than every time-out of a test together, and less than a call that hangs takes
 
 
 @pytest.fixture
